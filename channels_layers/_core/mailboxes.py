@@ -1,0 +1,306 @@
+"""All mailboxes of one client: how they come, fill, expire and go.
+
+Laws: the caller holds the layer's lock during every call and tells the time; nothing here waits,
+wakes or logs. What should be logged is left in `unlogged`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from .capacity import Capacities
+from .groups import Groups
+from .mailbox import NEVER, Family, Letter, Line, Mailbox, Weight
+from .names import client_of, non_local_part
+from .statistics import Dropped, Statistics, Tally, statistics_of
+from .wheel import Wheel
+
+# A payload up to this size is bounded by its channel's capacity alone: weighing each message
+# would cost a tenth of the time of sending it.
+WEIGHED_BYTES: Final = 4096
+
+_CHECKS_PER_BEAT: Final = 32  # due mailboxes looked at by one call: some 20 µs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How long things last, in seconds, and how much may wait, in messages and bytes."""
+
+    expiry: float
+    group_expiry: float
+    idle: float
+    capacities: Capacities
+    shares_capacity: bool  # among all channels of one non-local part
+    renews_memberships: bool
+    message_memory: int
+
+
+class Mailboxes:
+    """The mailboxes of one client by channel name, each until it is empty, unread and groupless."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.by_name: dict[str, Mailbox] = {}
+        self.groups = Groups()
+        self.accepted = Tally()
+        self.refused = Tally()
+        self.dropped: Counter[Dropped] = Counter()
+        self.unlogged: list[tuple[str, Dropped]] = []
+        self.next_beat = NEVER  # when to call beat() again
+        self._families: dict[str, Family] = {}
+        self._read_at: dict[str, float] = {}  # of process-specific channels without a mailbox
+        self._weight_bytes = 0  # of the large payloads that wait
+        self._expiring: Wheel[Mailbox] = Wheel()
+        self._idling: Wheel[Line | str] = Wheel()
+        self._due_expiring: list[Mailbox] = []
+        self._due_idling: list[Line | str] = []
+
+    # Coming and going
+
+    def open(self, name: str, now: float) -> Mailbox:
+        """Return the mailbox of a channel, a new one if there is none."""
+        mailbox = self.by_name.get(name)
+        if mailbox is None:
+            mailbox = Mailbox(name, self.rules.capacities.of(name))
+            mailbox.read_at = self._read_at.pop(name, NEVER)
+            self.by_name[name] = mailbox
+            self._idling.add(mailbox, now + self.rules.idle)
+            prefix = non_local_part(name)
+            if prefix is not None and (self.rules.shares_capacity or prefix in self._families):
+                self._adopt(mailbox, self.open_family(prefix, now))
+        return mailbox
+
+    def open_family(self, prefix: str, now: float) -> Family:
+        """Return the family of the channels that begin with `prefix`, which ends in "!"."""
+        family = self._families.get(prefix)
+        if family is None:
+            family = self._families[prefix] = Family(prefix)
+            self._idling.add(family, now + self.rules.idle)
+            members = [box for name, box in self.by_name.items() if name.startswith(prefix)]
+            for mailbox in members:
+                self._adopt(mailbox, family)
+            unread = [(mailbox, letter) for mailbox in members for letter in mailbox.letters]
+            for mailbox, letter in sorted(unread, key=lambda entry: entry[1][0]):
+                family.note(mailbox, letter)
+        return family
+
+    def retire(self, line: Line, now: float) -> None:
+        """Let a mailbox or family go if nothing depends on it."""
+        if line.waiting:
+            return
+        if isinstance(line, Mailbox):
+            self._retire_mailbox(line, now)
+        elif isinstance(line, Family) and not line.members and not self._was_read(line, now):
+            self._families.pop(line.name, None)
+
+    def is_read(self, mailbox: Mailbox, now: float) -> bool:
+        """Say whether the channel has a live reader."""
+        if mailbox.waiting or mailbox.permits or self._was_read(mailbox, now):
+            return True
+        family = mailbox.family
+        return family is not None and (bool(family.waiting) or self._was_read(family, now))
+
+    def clear(self, now: float) -> None:
+        """Forget every message and every membership; receivers go on waiting."""
+        for family in self._families.values():
+            family.arrivals.clear()
+            family.pending = 0
+        for mailbox in list(self.by_name.values()):
+            mailbox.letters = []
+            self.groups.discard_all(mailbox)
+            self.retire(mailbox, now)
+        self._weight_bytes = 0
+
+    def forget_client(self, client: str, now: float) -> None:
+        """Drop the unread messages and the memberships of the channels that `client` owns."""
+        for mailbox in list(self.by_name.values()):
+            if client_of(mailbox.name) == client:
+                self.groups.discard_all(mailbox)
+                while mailbox.letters:
+                    self.take(mailbox, 0)
+            self.retire(mailbox, now)
+        self._read_at.clear()
+
+    # Filling and expiring
+
+    def put(self, mailbox: Mailbox, letter: Letter, second: int) -> None:
+        """Append a `letter` that there is room for, and see to its expiry."""
+        mailbox.put(letter)
+        mailbox.accepted.add(1, second)
+        if letter[2] is not None:
+            letter[2].copies += 1
+        if not mailbox.is_expiring:
+            mailbox.is_expiring = True
+            self._expiring.add(mailbox, letter[0])
+
+    def take(self, mailbox: Mailbox, index: int) -> Letter:
+        """Remove and return the message at `index`; 0 is the oldest."""
+        letter = mailbox.take(index)
+        weight = letter[2]
+        if weight is not None:
+            weight.copies -= 1
+            self.unweigh(weight)
+        return letter
+
+    def has_room(self, mailbox: Mailbox, now: float) -> bool:
+        """Drop what has expired, and say whether `mailbox` may take one more message."""
+        self.drop_expired(mailbox, now)
+        family = mailbox.family
+        if family is None or not self.rules.shares_capacity:
+            return len(mailbox.letters) < mailbox.capacity
+        while family.pending >= mailbox.capacity:
+            oldest = family.front()
+            if oldest is None or not self.drop_expired(oldest, now):
+                return False
+        return True
+
+    def weigh(self, payload: bytes) -> Weight | None:
+        """Count a large payload against the memory for messages; None when that is used up."""
+        if self._weight_bytes + len(payload) > self.rules.message_memory:
+            return None
+        self._weight_bytes += len(payload)
+        return Weight(len(payload))
+
+    def unweigh(self, weight: Weight | None) -> None:
+        """Give back the memory of a payload that no mailbox holds any more."""
+        if weight is not None and not weight.copies:
+            self._weight_bytes -= weight.size_bytes
+
+    def drop_expired(self, mailbox: Mailbox, now: float) -> int:
+        """Drop the messages of `mailbox` that have waited too long; return how many."""
+        count = 0
+        # One expiry per layer keeps the letters in the order of their ends.
+        while mailbox.letters and mailbox.letters[0][0] <= now:
+            self.take(mailbox, 0)
+            count += 1
+        if count:
+            self.count_dropped(mailbox, Dropped.EXPIRED, count)
+            if "!" in mailbox.name and not self.is_read(mailbox, now):
+                self.groups.discard_all(mailbox)
+        return count
+
+    def count_dropped(self, mailbox: Mailbox, reason: Dropped, count: int = 1) -> None:
+        """Count dropped messages of `mailbox`; the first of each reason is to be logged."""
+        self.dropped[reason] += count
+        if mailbox.dropped is None:
+            mailbox.dropped = Counter()
+        if not mailbox.dropped[reason]:
+            self.unlogged.append((mailbox.name, reason))
+        mailbox.dropped[reason] += count
+
+    def is_member(self, mailbox: Mailbox, ends_at: float, now: float) -> bool:
+        """Say whether a membership that would end at `ends_at` lasts, renewed by its reader."""
+        if ends_at > now:
+            return True
+        if not self.rules.renews_memberships or "!" not in mailbox.name:
+            return False
+        if mailbox.waiting or mailbox.permits or (mailbox.family and mailbox.family.waiting):
+            return True
+        read_at = max(mailbox.read_at, mailbox.family.read_at if mailbox.family else NEVER)
+        return read_at + self.rules.idle + self.rules.group_expiry > now
+
+    # The passing of time
+
+    def beat(self, now: float, most: int = _CHECKS_PER_BEAT) -> None:
+        """Look at some of the mailboxes whose time has come, so that no call looks at all."""
+        self._due_expiring += self._expiring.due(now)
+        self._due_idling += self._idling.due(now)
+        for _ in range(min(most, len(self._due_expiring))):
+            self._expire(self._due_expiring.pop(), now)
+        for _ in range(min(most, len(self._due_idling))):
+            self._check_idle(self._due_idling.pop(), now)
+        is_done = not self._due_expiring and not self._due_idling
+        self.next_beat = int(now) + 1.0 if is_done else now
+
+    def settle(self, now: float) -> None:
+        """Look at all mailboxes whose time has come."""
+        self.beat(now, sys.maxsize)
+
+    def statistics(self, now: float) -> Statistics:
+        """Return the numbers of all channels together."""
+        self.settle(now)
+        waiting = [mailbox.letters for mailbox in self.by_name.values() if mailbox.letters]
+        oldest = min((letters[0][0] for letters in waiting), default=None)
+        return statistics_of(
+            self.accepted,
+            self.refused,
+            self.dropped,
+            pending=sum(map(len, waiting)),
+            max_age=0.0 if oldest is None else now - (oldest - self.rules.expiry),
+            now=now,
+        )
+
+    def channel_statistics(self, name: str, now: float) -> Statistics:
+        """Return the numbers of one channel since it came to life."""
+        mailbox = self.by_name.get(name)
+        if mailbox is None:
+            return statistics_of(Tally(), Tally(), Counter(), pending=0, max_age=0.0, now=now)
+        self.drop_expired(mailbox, now)
+        letters = mailbox.letters
+        return statistics_of(
+            mailbox.accepted,
+            mailbox.refused or Tally(),
+            mailbox.dropped or Counter(),
+            pending=len(letters),
+            max_age=now - (letters[0][0] - self.rules.expiry) if letters else 0.0,
+            now=now,
+        )
+
+    def lines(self) -> Iterator[Line]:
+        """Return all mailboxes and families."""
+        yield from self.by_name.values()
+        yield from self._families.values()
+
+    def _adopt(self, mailbox: Mailbox, family: Family) -> None:
+        mailbox.family = family
+        family.members += 1
+
+    def _retire_mailbox(self, mailbox: Mailbox, now: float) -> None:
+        if mailbox.letters or mailbox.permits or mailbox.groups:
+            return
+        if not self._is_here(mailbox):
+            return
+        del self.by_name[mailbox.name]
+        if mailbox.family is not None:
+            mailbox.family.members -= 1
+        if "!" in mailbox.name and self._was_read(mailbox, now):
+            # Whether it has a live reader must be known when it joins a group later.
+            self._read_at[mailbox.name] = mailbox.read_at
+            self._idling.add(mailbox.name, now + self.rules.idle)
+
+    def _was_read(self, line: Line, now: float) -> bool:
+        return line.read_at + self.rules.idle > now
+
+    def _expire(self, mailbox: Mailbox, now: float) -> None:
+        mailbox.is_expiring = False
+        self.drop_expired(mailbox, now)
+        if mailbox.letters:
+            mailbox.is_expiring = True
+            self._expiring.add(mailbox, mailbox.letters[0][0])
+        elif not self.is_read(mailbox, now):
+            self.retire(mailbox, now)
+
+    def _check_idle(self, item: Line | str, now: float) -> None:
+        if isinstance(item, str):
+            if self._read_at.get(item, now) + self.rules.idle <= now:
+                self._read_at.pop(item, None)
+            return
+        for lost in [waiter for waiter in item.waiting if waiter.is_lost()]:
+            for line in lost.lines:
+                line.waiting.pop(lost, None)
+        if isinstance(item, Mailbox):
+            for group, ends_at in self.groups.of(item):
+                if not self.is_member(item, ends_at, now):
+                    self.groups.discard(group, item)
+        if not self._was_read(item, now):
+            self.retire(item, now)
+        if self._is_here(item):
+            self._idling.add(item, now + self.rules.idle)
+
+    def _is_here(self, line: Line) -> bool:
+        lines = self.by_name if isinstance(line, Mailbox) else self._families
+        return lines.get(line.name) is line

@@ -1,0 +1,453 @@
+"""What users hold: names, codec, capacities, queues and groups over an optional backend."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Final, Self
+from weakref import WeakValueDictionary
+
+from anyio.lowlevel import checkpoint
+
+from . import _fork
+from ._core.exchange import Exchange, Taken
+from ._core.messages import Message
+from ._core.names import check_channel, check_group, check_prefix, client_of
+from ._core.statistics import Dropped, Statistics
+from ._loops import LoopWaiter, here, new_waiter
+from .codecs.msgpack import decode, encode
+from .errors import ChannelFull, ForeignChannel, InvalidName, LayerClosed, MessageTooLarge
+from .guarantees import Guarantees
+from .options import LayerOptions
+
+_logger = logging.getLogger("channels_layers")
+
+# Calls that return without waiting before one lets other tasks run. A pause costs 3.6 µs, so
+# one after each call would halve the throughput; 64 keeps a backlog's hold on the loop short.
+_CALLS_PER_PAUSE: Final = 64
+
+_clients: WeakValueDictionary[str, ChannelLayer] = WeakValueDictionary()  # by client id
+
+
+class ChannelLayer:
+    """Channels and groups for the tasks, threads and event loops of an application.
+
+    Safe to use from several event loops and threads at once. Made without a running loop and
+    without touching anything outside the process; opened by the first call.
+    """
+
+    ChannelFull = ChannelFull
+    MessageTooLarge = MessageTooLarge
+
+    guarantees = Guarantees()
+
+    def __init__(
+        self, options: LayerOptions, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.extensions: list[str] = ["groups", "flush", "statistics"]
+        self._options = options
+        self._max_message_bytes = options.max_message_bytes
+        self._clock = clock
+        self._calls_since_pause = 0
+        self._lock = threading.Lock()
+        self._begin()
+        _fork.in_child(self, ChannelLayer._begin_in_child)
+
+    # Channels
+
+    async def send(self, channel: str, message: Message) -> None:
+        """Put `message` on `channel`; never waits for a reader.
+
+        Args:
+            channel: Full channel name; 1 to 100 characters.
+            message: ``dict[str, Any]`` of plain values; may be changed afterwards.
+
+        Raises:
+            ChannelFull: the channel holds as many unread messages as it may.
+            MessageTooLarge: the encoded message exceeds `max_message_bytes`.
+            NotSerializable: the message holds a value that cannot be sent; a `TypeError`.
+            InvalidName: `channel` breaks the rule for names; a `TypeError`.
+
+        Delivery:
+            At most once, to one receiver, within `expiry` seconds; in order for one writer.
+
+        Cancellation:
+            The message is wholly sent or not at all, and never later than this call.
+
+        Cost:
+            One encoding; O(1).
+        """
+        payload = self._encode(message)
+        if channel.__class__ is not str or channel not in self._exchange.by_name:
+            channel = check_channel(channel)
+        try:
+            with self._lock:
+                waiter = self._exchange.offer(channel, payload, self._clock())
+        except ChannelFull:
+            await self._pause()  # whoever tries again at once must let the readers run
+            raise
+        if waiter is not None:
+            self._wake((waiter,))
+        if self._is_pause_due():
+            await self._pause()
+
+    async def receive(self, channel: str) -> Message:
+        """Wait for the next message on `channel`.
+
+        Any number of tasks, in any loops and threads, may wait on one channel; each message
+        goes to one of them, the longest waiting first.
+
+        Args:
+            channel: Full channel name; or a non-local part such as ``"specific.CLIENT!"``, for
+                the next message of any channel that begins with it.
+
+        Returns:
+            The message as sent, a fresh ``dict[str, Any]``.
+
+        Raises:
+            ForeignChannel: `channel` belongs to another live client; a `ValueError`.
+            InvalidName: `channel` breaks the rule for names; a `TypeError`.
+            LayerClosed: the layer was closed during the wait.
+
+        Delivery:
+            At most once; never a message older than `expiry` seconds.
+
+        Cancellation:
+            No message was taken, and the others keep their order.
+
+        Cost:
+            One decoding; O(1). Returns without yielding to the event loop when a message waits,
+            but for one in 64 such calls.
+        """
+        while True:
+            if self._is_pause_due():
+                await self._pause()
+            with self._lock:
+                payload = self._exchange.take(channel, self._clock())
+            if payload is None:
+                waiter, taken = self._join((channel,))
+                while taken is None:
+                    try:
+                        await waiter
+                    except BaseException as exc:
+                        self._leave(waiter, exc)
+                        raise
+                    taken = self._resume(waiter)
+                sender_channel, payload = taken
+            else:
+                sender_channel = channel
+            try:
+                return decode(payload)
+            except ValueError:
+                self._count_undecodable(sender_channel)
+
+    async def receive_from(self, channels: Iterable[str]) -> tuple[str, Message]:
+        """Wait for the next message on any of `channels`.
+
+        Where several have one, the channel that was served least recently goes first, so a busy
+        channel never starves a quiet one.
+
+        Args:
+            channels: Channel names as for `receive`; at least one.
+
+        Returns:
+            The full name that the message was sent to, and the message.
+
+        Raises:
+            ForeignChannel: one of `channels` belongs to another live client; a `ValueError`.
+            InvalidName: one of `channels` breaks the rule for names, or there is none; a
+                `TypeError`.
+            LayerClosed: the layer was closed during the wait.
+
+        Cancellation:
+            No message was taken, and the others keep their order.
+
+        Cost:
+            One decoding; O(number of channels).
+        """
+        names = _several(channels)
+        while True:
+            if self._is_pause_due():
+                await self._pause()
+            waiter, taken = self._join(names)
+            while taken is None:
+                try:
+                    await waiter
+                except BaseException as exc:
+                    self._leave(waiter, exc)
+                    raise
+                taken = self._resume(waiter)
+            channel, payload = taken
+            try:
+                return channel, decode(payload)
+            except ValueError:
+                self._count_undecodable(channel)
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """Return a fresh name that no other call on any client returns.
+
+        Args:
+            prefix: Begin of the name, 1 to 70 characters. With a "?" at its end the name is a
+                single-reader channel; else it is a process-specific channel of this client.
+
+        Raises:
+            InvalidName: `prefix` breaks the rule for names; a `TypeError`.
+
+        Cancellation:
+            Nothing to undo.
+        """
+        text = check_prefix(prefix)
+        number = next(self._numbers)
+        if text.endswith("?"):
+            return f"{text}{self._client}.{number}"
+        return f"{text}.{self._client}!{number}"
+
+    # Groups
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Make `channel` a member of `group`, or renew its membership.
+
+        When it has returned, a `group_send` from any client reaches the channel.
+
+        Raises:
+            InvalidName: one of the names breaks the rule; a `TypeError`.
+
+        Cancellation:
+            Wholly done or not at all.
+        """
+        check_group(group)
+        check_channel(channel)
+        with self._lock:
+            self._exchange.group_add(group, channel, self._clock())
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """End the membership of `channel` in `group`; no error where there is none.
+
+        When it has returned, later `group_send`s miss the channel.
+
+        Raises:
+            InvalidName: one of the names breaks the rule; a `TypeError`.
+
+        Cancellation:
+            Wholly done or not at all.
+        """
+        check_group(group)
+        check_channel(channel)
+        with self._lock:
+            self._exchange.group_discard(group, channel, self._clock())
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """Put one copy of `message` on every channel of `group`.
+
+        A member that is full misses the message; that is counted, and logged once per channel.
+
+        Raises:
+            MessageTooLarge: the encoded message exceeds `max_message_bytes`.
+            NotSerializable: the message holds a value that cannot be sent; a `TypeError`.
+            InvalidName: `group` breaks the rule for names; a `TypeError`.
+
+        Delivery:
+            At most once to each member; in order with the direct messages of one writer.
+
+        Cancellation:
+            Every member has its copy or none has.
+
+        Cost:
+            One encoding; O(members), all copies share one payload.
+        """
+        payload = self._encode(message)
+        check_group(group)
+        with self._lock:
+            waiters = self._exchange.fan_out(group, payload, self._clock())
+        self._wake(waiters)
+        if self._is_pause_due():
+            await self._pause()
+
+    async def group_channels(self, group: str) -> list[str]:
+        """Return the names of the current members of `group`.
+
+        Raises:
+            InvalidName: `group` breaks the rule for names; a `TypeError`.
+
+        Cancellation:
+            Nothing to undo.
+        """
+        check_group(group)
+        with self._lock:
+            return self._exchange.group_channels(group, self._clock())
+
+    # The whole layer
+
+    async def flush(self) -> None:
+        """Forget all messages and groups; receivers go on waiting.
+
+        Cancellation:
+            Wholly done or not at all.
+        """
+        with self._lock:
+            self._exchange.mailboxes.clear(self._clock())
+
+    async def statistics(self) -> Statistics:
+        """Return the numbers of all channels together; see `Statistics` for the keys.
+
+        Cancellation:
+            Nothing to undo.
+
+        Cost:
+            O(channels).
+        """
+        with self._lock:
+            statistics = self._exchange.mailboxes.statistics(self._clock())
+        self._log_drops()
+        return statistics
+
+    async def channel_statistics(self, channel: str) -> Statistics:
+        """Return the numbers of `channel` since it came to life.
+
+        Raises:
+            InvalidName: `channel` breaks the rule for names; a `TypeError`.
+
+        Cancellation:
+            Nothing to undo.
+        """
+        check_channel(channel)
+        with self._lock:
+            return self._exchange.mailboxes.channel_statistics(channel, self._clock())
+
+    async def open(self) -> None:
+        """Make the layer ready; calling it is never needed, any call does it.
+
+        Cancellation:
+            Nothing to undo.
+        """
+
+    async def close(self) -> None:
+        """End every waiting receiver with `LayerClosed`, and drop what is this client's own.
+
+        Unread messages on channels that are not process-specific stay. Safe to repeat; a later
+        call opens the layer again, as a new client.
+
+        Cancellation:
+            Wholly done or not at all.
+        """
+        with self._lock:
+            waiters = self._exchange.shut(self._client, self._clock())
+            self._renew_client()
+        for waiter in waiters:
+            waiter.is_closed = True
+        self._wake(waiters)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # Helpers
+
+    def _begin(self) -> None:
+        self._exchange: Exchange[LoopWaiter] = Exchange(self._options.rules())
+        self._client = ""
+        self._renew_client()
+
+    def _begin_in_child(self) -> None:
+        """Become a client of its own; the parent's messages stay with the parent."""
+        self._lock = threading.Lock()
+        self._begin()
+
+    def _renew_client(self) -> None:
+        _clients.pop(self._client, None)
+        self._client = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+        _clients[self._client] = self
+
+    def _encode(self, message: Message) -> bytes:
+        payload = encode(message)
+        if len(payload) > self._max_message_bytes:
+            raise MessageTooLarge(len(payload), self._max_message_bytes)
+        return payload
+
+    def _join(self, channels: tuple[str, ...]) -> tuple[LoopWaiter, Taken | None]:
+        """Get in line on `channels`, and take a message at once if this receiver is the first."""
+        names = [check_channel(channel, receiving=True) for channel in channels]
+        for name in names:
+            client = client_of(name)
+            if client is not None and client != self._client and client in _clients:
+                raise ForeignChannel(name)
+        waiter = new_waiter()
+        with self._lock:
+            taken = self._exchange.join(names, waiter, self._clock())
+        if waiter.permit is not None:
+            self._wake((waiter,))
+        return waiter, taken
+
+    def _resume(self, waiter: LoopWaiter) -> Taken | None:
+        self._calls_since_pause = 0
+        if waiter.is_closed:
+            raise LayerClosed
+        with self._lock:
+            taken = self._exchange.resume(waiter, self._clock())
+            if taken is None:
+                waiter.rearm()
+        return taken
+
+    def _leave(self, waiter: LoopWaiter, exc: BaseException) -> None:
+        if isinstance(exc, GeneratorExit):
+            # The garbage collector throws the coroutine away, perhaps while this very thread
+            # holds the lock. Whoever wants to wake the waiter finds the mark.
+            waiter.is_abandoned = True
+            return
+        with self._lock:
+            heir = self._exchange.leave(waiter, self._clock())
+        if heir is not None:
+            self._wake((heir,))
+
+    def _wake(self, waiters: Iterable[LoopWaiter]) -> None:
+        place = here()
+        for waiter in waiters:
+            heir: LoopWaiter | None = waiter
+            while heir is not None and not heir.wake(place):
+                with self._lock:
+                    heir = self._exchange.leave(heir, self._clock())
+
+    def _is_pause_due(self) -> bool:
+        self._calls_since_pause += 1
+        return self._calls_since_pause >= _CALLS_PER_PAUSE
+
+    async def _pause(self) -> None:
+        self._calls_since_pause = 0
+        self._log_drops()
+        await checkpoint()
+
+    def _count_undecodable(self, channel: str) -> None:
+        with self._lock:
+            mailbox = self._exchange.mailboxes.open(channel, self._clock())
+            self._exchange.mailboxes.count_dropped(mailbox, Dropped.UNDECODABLE)
+        self._log_drops()
+
+    def _log_drops(self) -> None:
+        """Log what was dropped; outside the lock, since a handler may use this layer."""
+        unlogged = self._exchange.mailboxes.unlogged
+        while unlogged:
+            channel, reason = unlogged.pop()
+            _logger.warning("channel %r: a message was dropped: %s", channel, reason.value)
+
+
+def _several(channels: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(channels, str):
+        raise InvalidName(channels, "receive_from takes several names; receive takes one")
+    names = tuple(channels)
+    if not names:
+        raise InvalidName(names, "receive_from takes at least one channel name")
+    return names

@@ -1,0 +1,152 @@
+"""Statistics: what was sent, what waits, what was refused and what was dropped, and why."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+
+from ._check import Layer, LayerMaker, check
+from ._tools import fill, member, receive_all, refused, until
+
+COUNTS: Final = ("messages_count", "messages_pending", "channel_full_count")
+RATES: Final = ("messages_count_per_second", "channel_full_count_per_second", "messages_max_age")
+REASONS: Final = ("full", "expired", "undecodable", "gap")
+
+Ask = Callable[[], Awaitable[dict[str, Any]]]
+
+
+async def _becomes(ask: Ask, **expected: object) -> None:
+    # Statistics may be one beat old.
+    async def holds() -> bool:
+        got = await ask()
+        return {key: got[key] for key in expected} == expected
+
+    await until(holds)
+
+
+async def _has_all_keys(statistics: dict[str, Any]) -> None:
+    for key in COUNTS:
+        assert type(statistics[key]) is int, f"{key}: {statistics[key]!r}"
+        assert statistics[key] >= 0, key
+    for key in RATES:
+        assert isinstance(statistics[key], int | float), f"{key}: {statistics[key]!r}"
+        assert statistics[key] >= 0, key
+    for reason in REASONS:
+        assert type(statistics["dropped_count"][reason]) is int, reason
+
+
+@check("api: statistics")
+async def every_key_is_there(make: LayerMaker) -> None:
+    """Before and after the first message, for the layer and for one channel."""
+    layer = await make()
+    for _ in range(2):
+        await _has_all_keys(await layer.statistics())
+        await _has_all_keys(await layer.channel_statistics("jobs"))
+        await layer.send("jobs", {"n": 1})
+
+
+@check("api: statistics")
+async def messages_are_counted_when_sent_and_pending_until_read(make: LayerMaker) -> None:
+    """For one channel and for all."""
+    layer = await make()
+    await fill(layer, "jobs", 3)
+    await fill(layer, await layer.new_channel(), 2)
+    await _becomes(layer.statistics, messages_count=5, messages_pending=5)
+    await receive_all(layer, "jobs", 2)
+    await _becomes(layer.statistics, messages_count=5, messages_pending=3)
+    jobs = lambda: layer.channel_statistics("jobs")  # noqa: E731
+    await _becomes(jobs, messages_count=3, messages_pending=1)
+
+
+@check("api: statistics")
+async def one_channel_knows_nothing_of_another(make: LayerMaker) -> None:
+    """A channel that nobody used has nothing but zeros."""
+    layer = await make(capacity=2)
+    await fill(layer, "jobs", 2)
+    with contextlib.suppress(layer.ChannelFull):
+        await layer.send("jobs", {"n": 2})
+    got = await layer.channel_statistics("other")
+    assert {key: got[key] for key in COUNTS} == dict.fromkeys(COUNTS, 0)
+    assert got["messages_max_age"] == 0
+    assert set(got["dropped_count"].values()) == {0}
+
+
+@check("api: statistics", needs=["real time"])
+async def the_age_of_the_oldest_message_is_known(make: LayerMaker) -> None:
+    """It grows while the message waits and is zero when none does."""
+    layer = await make()
+    channel = await layer.new_channel()
+    await layer.send(channel, {"n": 1})
+
+    async def has_aged() -> bool:
+        everything = await layer.statistics()
+        alone = await layer.channel_statistics(channel)
+        return min(everything["messages_max_age"], alone["messages_max_age"]) >= 0.05
+
+    began = anyio.current_time()
+    await until(has_aged)
+    assert (await layer.statistics())["messages_max_age"] < anyio.current_time() - began + 2
+    await layer.receive(channel)
+    await _becomes(layer.statistics, messages_max_age=0, messages_pending=0)
+
+
+@check("api: statistics")
+async def refused_messages_are_counted(make: LayerMaker) -> None:
+    """Every ChannelFull, for one channel and for all; none of them was a message."""
+    layer = await make(capacity=1)
+    channel = await layer.new_channel()
+    await layer.send(channel, {"n": 0})
+    for _ in range(3):
+        await refused(lambda: layer.send(channel, {"n": 1}), layer.ChannelFull, what=channel)
+    await _becomes(layer.statistics, channel_full_count=3, messages_count=1)
+    alone = lambda: layer.channel_statistics(channel)  # noqa: E731
+    await _becomes(alone, channel_full_count=3, messages_count=1)
+
+
+@check("api: group_send")
+async def a_full_member_is_counted(make: LayerMaker) -> None:
+    """Each copy that a member missed, by its reason."""
+    layer = await make(capacity=1)
+    full = await member(layer, "group")
+    await layer.send(full, {"direct": 1})
+    for _ in range(2):
+        await layer.group_send("group", {"copy": 1})
+
+    async def counted(ask: Ask) -> bool:
+        return bool((await ask())["dropped_count"]["full"] == 2)
+
+    await until(lambda: counted(layer.statistics))
+    await until(lambda: counted(lambda: layer.channel_statistics(full)))
+
+
+@check("api: statistics")
+async def rates_follow_the_counts(make: LayerMaker) -> None:
+    """Messages that are sent show in the rate; a rate that never moves is none."""
+    layer = await make(capacity=1)
+
+    async def moves() -> bool:
+        await _send_and_receive(layer)
+        got = await layer.statistics()
+        rates = got["messages_count_per_second"], got["channel_full_count_per_second"]
+        return min(rates) > 0
+
+    await until(moves)
+
+
+async def _send_and_receive(layer: Layer) -> None:
+    await layer.send("jobs", {"n": 0})
+    with contextlib.suppress(layer.ChannelFull):
+        await layer.send("jobs", {"n": 1})
+    await layer.receive("jobs")
+
+
+@check("names")
+async def channel_statistics_refuses_bad_names(make: LayerMaker) -> None:
+    """With a TypeError, like every other call."""
+    layer = await make()
+    for name in ("no spaces", "a\n", "a?", "", "x" * 101):
+        call = lambda n=name: layer.channel_statistics(n)  # noqa: E731
+        await refused(call, TypeError, what=repr(name))
