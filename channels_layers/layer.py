@@ -9,17 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 from weakref import WeakValueDictionary
 
 from anyio.lowlevel import checkpoint
 
 from . import _fork
-from ._core.exchange import Exchange, Taken
+from ._core.exchange import Exchange
+from ._core.mailbox import Waiter
 from ._core.messages import Message
 from ._core.names import check_channel, check_group, check_prefix, client_of
 from ._core.statistics import Dropped, Statistics
-from ._loops import LoopWaiter, here, new_waiter
+from ._loops import here, new_waiter
 from .codecs.msgpack import decode, encode
 from .errors import ChannelFull, ForeignChannel, InvalidName, LayerClosed, MessageTooLarge
 from .guarantees import Guarantees
@@ -53,8 +54,8 @@ class ChannelLayer:
         self._options = options
         self._max_message_bytes = options.max_message_bytes
         self._clock = clock
-        self._calls_since_pause = 0
         self._lock = threading.Lock()
+        self._sent = 0
         self._begin()
         _fork.in_child(self, ChannelLayer._begin_in_child)
 
@@ -82,7 +83,9 @@ class ChannelLayer:
         Cost:
             One encoding; O(1).
         """
-        payload = self._encode(message)
+        payload = encode(message)
+        if len(payload) > self._max_message_bytes:
+            raise MessageTooLarge(len(payload), self._max_message_bytes)
         if channel.__class__ is not str or channel not in self._exchange.by_name:
             channel = check_channel(channel)
         try:
@@ -93,7 +96,8 @@ class ChannelLayer:
             raise
         if waiter is not None:
             self._wake((waiter,))
-        if self._is_pause_due():
+        self._sent += 1
+        if self._sent % _CALLS_PER_PAUSE == 0:
             await self._pause()
 
     async def receive(self, channel: str) -> Message:
@@ -124,27 +128,31 @@ class ChannelLayer:
             One decoding; O(1). Returns without yielding to the event loop when a message waits,
             but for one in 64 such calls.
         """
+        exchange = self._exchange
         while True:
-            if self._is_pause_due():
+            if exchange.served % _CALLS_PER_PAUSE == 0:
                 await self._pause()
-            with self._lock:
-                payload = self._exchange.take(channel, self._clock())
-            if payload is None:
-                waiter, taken = self._join((channel,))
-                while taken is None:
+            waiter = None
+            found = exchange.receive(channel, self._clock())
+            if found.__class__ is not bytes:
+                if found is None:
+                    waiter, payload = self._join((channel,))
+                else:
+                    waiter, payload = cast("Waiter", found), None
+                while payload is None:
                     try:
                         await waiter
                     except BaseException as exc:
                         self._leave(waiter, exc)
                         raise
-                    taken = self._resume(waiter)
-                sender_channel, payload = taken
-            else:
-                sender_channel = channel
+                    payload = exchange.resume(waiter, self._clock())
+                    if payload is None:
+                        waiter, payload = self._resume_slowly(waiter)
+                found = payload
             try:
-                return decode(payload)
+                return decode(cast("bytes", found))
             except ValueError:
-                self._count_undecodable(sender_channel)
+                self._count_undecodable(channel if waiter is None else _channel_of(waiter))
 
     async def receive_from(self, channels: Iterable[str]) -> tuple[str, Message]:
         """Wait for the next message on any of `channels`.
@@ -172,17 +180,17 @@ class ChannelLayer:
         """
         names = _several(channels)
         while True:
-            if self._is_pause_due():
+            if self._exchange.served % _CALLS_PER_PAUSE == 0:
                 await self._pause()
-            waiter, taken = self._join(names)
-            while taken is None:
+            waiter, payload = self._join(names)
+            while payload is None:
                 try:
                     await waiter
                 except BaseException as exc:
                     self._leave(waiter, exc)
                     raise
-                taken = self._resume(waiter)
-            channel, payload = taken
+                waiter, payload = self._resume_slowly(waiter)
+            channel = _channel_of(waiter)
             try:
                 return channel, decode(payload)
             except ValueError:
@@ -265,7 +273,8 @@ class ChannelLayer:
         with self._lock:
             waiters = self._exchange.fan_out(group, payload, self._clock())
         self._wake(waiters)
-        if self._is_pause_due():
+        self._sent += 1
+        if self._sent % _CALLS_PER_PAUSE == 0:
             await self._pause()
 
     async def group_channels(self, group: str) -> list[str]:
@@ -338,8 +347,6 @@ class ChannelLayer:
         with self._lock:
             waiters = self._exchange.shut(self._client, self._clock())
             self._renew_client()
-        for waiter in waiters:
-            waiter.is_closed = True
         self._wake(waiters)
 
     async def __aenter__(self) -> Self:
@@ -357,7 +364,7 @@ class ChannelLayer:
     # Helpers
 
     def _begin(self) -> None:
-        self._exchange: Exchange[LoopWaiter] = Exchange(self._options.rules())
+        self._exchange: Exchange = Exchange(self._options.rules(), new_waiter)
         self._client = ""
         self._renew_client()
 
@@ -378,31 +385,30 @@ class ChannelLayer:
             raise MessageTooLarge(len(payload), self._max_message_bytes)
         return payload
 
-    def _join(self, channels: tuple[str, ...]) -> tuple[LoopWaiter, Taken | None]:
+    def _join(self, channels: tuple[str, ...]) -> tuple[Waiter, bytes | None]:
         """Get in line on `channels`, and take a message at once if this receiver is the first."""
         names = [check_channel(channel, receiving=True) for channel in channels]
         for name in names:
             client = client_of(name)
             if client is not None and client != self._client and client in _clients:
                 raise ForeignChannel(name)
-        waiter = new_waiter()
         with self._lock:
-            taken = self._exchange.join(names, waiter, self._clock())
-        if waiter.permit is not None:
-            self._wake((waiter,))
-        return waiter, taken
+            waiter, payload = self._exchange.join(names, self._clock())
+        return self._be_woken(waiter, payload)
 
-    def _resume(self, waiter: LoopWaiter) -> Taken | None:
-        self._calls_since_pause = 0
-        if waiter.is_closed:
-            raise LayerClosed
+    def _resume_slowly(self, waiter: Waiter) -> tuple[Waiter, bytes | None]:
         with self._lock:
-            taken = self._exchange.resume(waiter, self._clock())
-            if taken is None:
-                waiter.rearm()
-        return taken
+            waiter, payload = self._exchange.resume_slowly(waiter, self._clock())
+        return self._be_woken(waiter, payload)
 
-    def _leave(self, waiter: LoopWaiter, exc: BaseException) -> None:
+    def _be_woken(self, waiter: Waiter, payload: bytes | None) -> tuple[Waiter, bytes | None]:
+        """See to it that a waiter that was granted a message behind others gets its turn."""
+        mailbox = waiter.mailbox
+        if payload is None and mailbox is not None and waiter in mailbox.granted:
+            waiter.wake(here())
+        return waiter, payload
+
+    def _leave(self, waiter: Waiter, exc: BaseException) -> None:
         if isinstance(exc, GeneratorExit):
             # The garbage collector throws the coroutine away, perhaps while this very thread
             # holds the lock. Whoever wants to wake the waiter finds the mark.
@@ -413,20 +419,15 @@ class ChannelLayer:
         if heir is not None:
             self._wake((heir,))
 
-    def _wake(self, waiters: Iterable[LoopWaiter]) -> None:
+    def _wake(self, waiters: Iterable[Waiter]) -> None:
         place = here()
         for waiter in waiters:
-            heir: LoopWaiter | None = waiter
+            heir: Waiter | None = waiter
             while heir is not None and not heir.wake(place):
                 with self._lock:
                     heir = self._exchange.leave(heir, self._clock())
 
-    def _is_pause_due(self) -> bool:
-        self._calls_since_pause += 1
-        return self._calls_since_pause >= _CALLS_PER_PAUSE
-
     async def _pause(self) -> None:
-        self._calls_since_pause = 0
         self._log_drops()
         await checkpoint()
 
@@ -442,6 +443,12 @@ class ChannelLayer:
         while unlogged:
             channel, reason = unlogged.pop()
             _logger.warning("channel %r: a message was dropped: %s", channel, reason.value)
+
+
+def _channel_of(waiter: Waiter) -> str:
+    """Return where the message came from that `waiter` has taken."""
+    assert waiter.mailbox is not None, "it was granted a message"  # noqa: S101
+    return waiter.mailbox.name
 
 
 def _several(channels: Iterable[str]) -> tuple[str, ...]:

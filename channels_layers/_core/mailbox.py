@@ -2,24 +2,26 @@
 
 Laws:
 
-- A wake is a permission, not a message. `grant` gives a waiting receiver the permission to
-  take one message; the message leaves the mailbox when that receiver resumes and calls `take`.
-  A receiver that was cancelled in between calls `leave`, and its permission goes to the next.
-- There are never more permits than messages at the moment of `grant`, and never a waiting
-  receiver without a permit while a message without one is there.
-- The caller tells the time and holds the lock; nothing here waits, reads a clock or wakes.
+- A wake is a permission, not a message. A message that a waiting receiver was woken for stands
+  in `granted`, still unread, until that receiver resumes and takes it. One that was cancelled in
+  between gives it back, and all who were woken after it move up by one message.
+- Where a message is in `letters`, nobody waits; the sender hands it to the first in line.
+- Sending and all that is not marked otherwise happens under the layer's lock. Receiving takes
+  no lock where a single operation on `letters`, `waiting` or `granted` does it: those are
+  atomic, and whoever finds that another thread was faster goes the long way round.
+- The caller tells the time; nothing here waits, reads a clock or wakes.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import MutableSequence
-from typing import Final, Protocol, TypeAlias
+from collections.abc import Generator
+from typing import Any, Final, Protocol, TypeAlias
 
 from .statistics import Dropped, Tally
 
 NEVER: Final = float("-inf")
-_LIST_LIMIT: Final = 64  # messages; a deque costs 760 bytes, a short list 64, see docs/design.md
+_SLACK: Final = 64  # entries that may be out of date before anybody cleans up
 
 
 class Weight:
@@ -29,7 +31,7 @@ class Weight:
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self.copies = 0
+        self.copies = 1
 
 
 # (expires_at in seconds on the layer's clock, payload, weight of a large payload)
@@ -39,9 +41,19 @@ Letter: TypeAlias = tuple[float, bytes, Weight | None]
 class Waiter(Protocol):
     """A receiver that waits; made by the event loop's side, kept in line here."""
 
-    lines: tuple[Line, ...]
-    since: int
-    permit: Mailbox | None
+    lines: tuple[Line, ...]  # where it waits; empty where that is `mailbox` alone
+    since: int  # its place among all; 0 where it is older than any family's waiter
+    mailbox: Mailbox | None  # where it waits alone, or whose message it may take
+    is_closed: bool  # the layer was closed while it waited
+    is_abandoned: bool  # its coroutine was thrown away, loop and all
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Wait for `wake`."""
+        ...
+
+    def wake(self, place: object) -> bool:
+        """Let it go on; `place` is where the caller runs. False when it never can."""
+        ...
 
     def is_lost(self) -> bool:
         """Whether it can never resume, because its event loop has closed."""
@@ -59,12 +71,22 @@ class Line:
         self.read_at = NEVER  # when a receive last ended here
         self.served = 0  # the layer's count of receives at the last one served here
 
+    def first(self) -> Waiter | None:
+        """Return the receiver that has waited longest."""
+        while True:
+            try:
+                for waiter in self.waiting:
+                    return waiter
+            except RuntimeError:  # another thread got in line at this moment
+                continue
+            return None
+
 
 class Family(Line):
     """The process-specific channels of one non-local part, seen as one queue.
 
-    `arrivals` is the order of their messages. A letter that was taken from its mailbox stays
-    in it until it comes to the front, or until half of them are such.
+    `arrivals` is the order of their messages. A letter that has left its mailbox stays in it
+    until it comes to the front, or until half of them are such.
     """
 
     __slots__ = ("arrivals", "members", "pending")
@@ -77,30 +99,23 @@ class Family(Line):
 
     def note(self, mailbox: Mailbox, letter: Letter) -> None:
         """Remember that `letter` came after all others."""
-        self.pending += 1
         self.arrivals.append((mailbox, letter))
-        if len(self.arrivals) > 2 * self.pending + _LIST_LIMIT:
+        if len(self.arrivals) > 2 * self.pending + _SLACK:
             members = {member for member, _ in self.arrivals}
-            unread = {id(letter) for member in members for letter in member.letters}
-            self.arrivals = deque(entry for entry in self.arrivals if id(entry[1]) in unread)
+            queued = {id(letter) for member in members for letter in member.letters}
+            self.arrivals = deque(entry for entry in self.arrivals if id(entry[1]) in queued)
 
     def front(self) -> Mailbox | None:
-        """Return the mailbox with the oldest message."""
+        """Return the mailbox with the oldest message that nobody was woken for."""
         arrivals = self.arrivals
-        while arrivals and not _is_first(*arrivals[0]):
+        while arrivals:
+            mailbox, letter = arrivals[0]
+            # Mailboxes are first in, first out, and so are arrivals: a letter that is not the
+            # first of its mailbox when it comes to the front here has left it.
+            if mailbox.letters and mailbox.letters[0] is letter:
+                return mailbox
             arrivals.popleft()
-        return arrivals[0][0] if arrivals else None
-
-    def unclaimed(self) -> Mailbox | None:
-        """Return the mailbox with the oldest message that no receiver has a permit for."""
-        self.front()
-        return next((mailbox for mailbox, _ in self.arrivals if mailbox.has_unclaimed), None)
-
-
-def _is_first(mailbox: Mailbox, letter: Letter) -> bool:
-    # Mailboxes are first in, first out, and so are arrivals: a letter that is not the first of
-    # its mailbox when it comes to the front here has left it.
-    return bool(mailbox.letters) and mailbox.letters[0] is letter
+        return None
 
 
 class Mailbox(Line):
@@ -111,19 +126,21 @@ class Mailbox(Line):
         "capacity",
         "dropped",
         "family",
+        "granted",
         "groups",
+        "is_checked",
         "is_expiring",
         "letters",
-        "permits",
         "refused",
     )
 
     def __init__(self, name: str, capacity: int) -> None:
         super().__init__(name)
         self.capacity = capacity  # messages
+        self.is_checked = False  # this client may receive here, and has
         self.family: Family | None = None
-        self.letters: MutableSequence[Letter] = []
-        self.permits: list[Waiter] = []  # woken, not resumed yet
+        self.letters = _NO_LETTERS
+        self.granted: dict[Waiter, Letter] = {}  # woken, not resumed yet
         self.groups: set[str] | None = None
         self.is_expiring = False  # somebody will look when the oldest message expires
         self.accepted = Tally()
@@ -131,60 +148,101 @@ class Mailbox(Line):
         self.dropped: Counter[Dropped] | None = None
 
     @property
-    def has_unclaimed(self) -> bool:
-        """Whether there is a message that no receiver has a permit for."""
-        return len(self.letters) > len(self.permits)
+    def unread(self) -> int:
+        """How many messages are unread."""
+        return len(self.letters) + len(self.granted)
 
-    def put(self, letter: Letter) -> None:
-        """Append `letter`; the caller has seen that there is room."""
-        letters = self.letters
-        if len(letters) == _LIST_LIMIT and letters.__class__ is list:
-            self.letters = letters = deque(letters)
-        letters.append(letter)
-        if self.family is not None:
-            self.family.note(self, letter)
+    def oldest(self) -> Letter | None:
+        """Return the message that has waited longest."""
+        for letter in self.granted.values():
+            return letter
+        return self.letters[0] if self.letters else None
 
-    def take(self, index: int) -> Letter:
-        """Remove and return the message at `index`; 0 is the oldest."""
-        letter = self.letters[index]
-        del self.letters[index]
-        if not self.letters and self.letters.__class__ is not list:
-            self.letters = []
+    def put(self, letter: Letter) -> Waiter | None:
+        """Queue `letter`, which there is room for; return the receiver to wake."""
         if self.family is not None:
-            self.family.pending -= 1
-        return letter
+            return self._put_in_family(letter)
+        if self.waiting and not self.letters:
+            waiter = self.first()
+            if waiter is not None and self._call(waiter):
+                self.granted[waiter] = letter
+                return waiter
+        if self.letters is _NO_LETTERS:
+            self.letters = deque()
+        self.letters.append(letter)
+        # SYNC get-in-line: pairs with the look at `letters` in Exchange.receive(). Whoever got
+        # in line before the letter was in the queue is seen here, after that it sees the letter.
+        return self.grant() if self.waiting else None
 
     def grant(self) -> Waiter | None:
-        """Give the longest waiting receiver a permit, if there is a message for it.
+        """Hand the oldest message to the longest waiting receiver; return whom to wake."""
+        while self.letters:
+            waiter = self._first_of_family()
+            if waiter is None:
+                return None
+            if self._call(waiter):
+                try:
+                    letter = self.letters.popleft()
+                except IndexError:  # another thread's receiver was faster
+                    for line in waiter.lines or (self,):
+                        line.waiting = {waiter: None, **line.waiting}
+                    return None
+                self.granted[waiter] = letter
+                return waiter
+        return None
 
-        Returns:
-            The receiver to wake, or None.
-        """
-        if len(self.letters) <= len(self.permits):
+    def take_back(self, waiter: Waiter) -> Waiter | None:
+        """Undo the grant to `waiter`; return the receiver that is to be woken instead."""
+        later = list(self.granted)
+        letter = self.granted.pop(waiter, None)
+        if letter is None:
             return None
-        waiter = self._first_waiting()
-        if waiter is None:
-            return None
-        for line in waiter.lines:
-            del line.waiting[waiter]
-        waiter.permit = self
-        self.permits.append(waiter)
-        return waiter
+        for other in later[later.index(waiter) + 1 :]:
+            following = self.granted.pop(other, None)
+            if following is not None:
+                self.granted[other] = letter
+                letter = following
+        if self.letters is _NO_LETTERS:
+            self.letters = deque()
+        self.letters.appendleft(letter)
+        if self.family is not None:
+            self.family.arrivals.appendleft((self, letter))
+        return self.grant()
 
-    def redeem(self, waiter: Waiter) -> int:
-        """Take back the permit of a resumed `waiter`; return which message is its own.
+    def drop_empty_queue(self) -> None:
+        """Free the memory of a queue that is empty."""
+        if not self.letters:
+            self.letters = _NO_LETTERS
 
-        Receivers of several loops, or of a loop that shuffles its tasks, need not resume in
-        the order of their permits; each leaves the messages of those before it.
-        """
-        index = self.permits.index(waiter)
-        del self.permits[index]
-        waiter.permit = None
-        return index
+    def _put_in_family(self, letter: Letter) -> Waiter | None:
+        family = self.family
+        assert family is not None, "only called for a member of a family"  # noqa: S101
+        if self.letters is _NO_LETTERS:
+            self.letters = deque()
+        self.letters.append(letter)
+        family.pending += 1
+        family.note(self, letter)
+        return self.grant()
 
-    def _first_waiting(self) -> Waiter | None:
-        own = next(iter(self.waiting), None)
-        if self.family is None or not self.family.waiting:
+    def _call(self, waiter: Waiter) -> bool:
+        """Take `waiter` out of all its lines; False when it has left by itself."""
+        if waiter.lines:
+            for line in waiter.lines:
+                line.waiting.pop(waiter, None)
+            waiter.mailbox = self
+            return True
+        return self.waiting.pop(waiter, self) is None
+
+    def _first_of_family(self) -> Waiter | None:
+        own = self.first()
+        if self.family is None:
             return own
-        other = next(iter(self.family.waiting))
-        return other if own is None or other.since < own.since else own
+        other = self.family.first()
+        if own is None or other is None:
+            return own or other
+        return other if other.since < own.since else own
+
+
+# Most mailboxes never hold a message, since a reader waits for it. They share this empty queue:
+# one of their own would cost 760 bytes. Nothing is ever put into it.
+_NO_LETTERS: Final[deque[Letter]] = deque(maxlen=0)

@@ -7,7 +7,7 @@ wakes or logs. What should be logged is left in `unlogged`.
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -54,6 +54,7 @@ class Mailboxes:
         self._families: dict[str, Family] = {}
         self._read_at: dict[str, float] = {}  # of process-specific channels without a mailbox
         self._weight_bytes = 0  # of the large payloads that wait
+        self._lighter: deque[Weight] = deque()  # of copies that have been taken since
         self._expiring: Wheel[Mailbox] = Wheel()
         self._idling: Wheel[Line | str] = Wheel()
         self._due_expiring: list[Mailbox] = []
@@ -83,9 +84,9 @@ class Mailboxes:
             members = [box for name, box in self.by_name.items() if name.startswith(prefix)]
             for mailbox in members:
                 self._adopt(mailbox, family)
-            unread = [(mailbox, letter) for mailbox in members for letter in mailbox.letters]
-            for mailbox, letter in sorted(unread, key=lambda entry: entry[1][0]):
-                family.note(mailbox, letter)
+            family.pending = sum(mailbox.unread for mailbox in members)
+            queued = [(mailbox, letter) for mailbox in members for letter in mailbox.letters]
+            family.arrivals.extend(sorted(queued, key=lambda entry: entry[1][0]))
         return family
 
     def retire(self, line: Line, now: float) -> None:
@@ -99,7 +100,7 @@ class Mailboxes:
 
     def is_read(self, mailbox: Mailbox, now: float) -> bool:
         """Say whether the channel has a live reader."""
-        if mailbox.waiting or mailbox.permits or self._was_read(mailbox, now):
+        if mailbox.waiting or mailbox.granted or self._was_read(mailbox, now):
             return True
         family = mailbox.family
         return family is not None and (bool(family.waiting) or self._was_read(family, now))
@@ -108,50 +109,40 @@ class Mailboxes:
         """Forget every message and every membership; receivers go on waiting."""
         for family in self._families.values():
             family.arrivals.clear()
-            family.pending = 0
         for mailbox in list(self.by_name.values()):
-            mailbox.letters = []
+            self._empty(mailbox)
             self.groups.discard_all(mailbox)
             self.retire(mailbox, now)
-        self._weight_bytes = 0
 
     def forget_client(self, client: str, now: float) -> None:
         """Drop the unread messages and the memberships of the channels that `client` owns."""
         for mailbox in list(self.by_name.values()):
             if client_of(mailbox.name) == client:
+                self._empty(mailbox)
                 self.groups.discard_all(mailbox)
-                while mailbox.letters:
-                    self.take(mailbox, 0)
             self.retire(mailbox, now)
         self._read_at.clear()
 
     # Filling and expiring
 
-    def put(self, mailbox: Mailbox, letter: Letter, second: int) -> None:
-        """Append a `letter` that there is room for, and see to its expiry."""
-        mailbox.put(letter)
-        mailbox.accepted.add(1, second)
-        if letter[2] is not None:
-            letter[2].copies += 1
-        if not mailbox.is_expiring:
-            mailbox.is_expiring = True
-            self._expiring.add(mailbox, letter[0])
+    def watch(self, mailbox: Mailbox, expires_at: float) -> None:
+        """Look at `mailbox` at `expires_at`, when its oldest message expires."""
+        mailbox.is_expiring = True
+        self._expiring.add(mailbox, expires_at)
 
-    def take(self, mailbox: Mailbox, index: int) -> Letter:
-        """Remove and return the message at `index`; 0 is the oldest."""
-        letter = mailbox.take(index)
-        weight = letter[2]
-        if weight is not None:
-            weight.copies -= 1
-            self.unweigh(weight)
-        return letter
+    def lighten(self, letter: Letter, mailbox: Mailbox) -> None:
+        """Account for a `letter` that has left `mailbox`; needs the lock only in a family."""
+        if letter[2] is not None:
+            self._lighter.append(letter[2])
+        if mailbox.family is not None:
+            mailbox.family.pending -= 1
 
     def has_room(self, mailbox: Mailbox, now: float) -> bool:
         """Drop what has expired, and say whether `mailbox` may take one more message."""
         self.drop_expired(mailbox, now)
         family = mailbox.family
         if family is None or not self.rules.shares_capacity:
-            return len(mailbox.letters) < mailbox.capacity
+            return mailbox.unread < mailbox.capacity
         while family.pending >= mailbox.capacity:
             oldest = family.front()
             if oldest is None or not self.drop_expired(oldest, now):
@@ -160,22 +151,32 @@ class Mailboxes:
 
     def weigh(self, payload: bytes) -> Weight | None:
         """Count a large payload against the memory for messages; None when that is used up."""
+        while self._lighter:
+            weight = self._lighter.popleft()
+            weight.copies -= 1
+            if weight.copies <= 0:
+                self._weight_bytes -= weight.size_bytes
         if self._weight_bytes + len(payload) > self.rules.message_memory:
             return None
         self._weight_bytes += len(payload)
         return Weight(len(payload))
 
-    def unweigh(self, weight: Weight | None) -> None:
-        """Give back the memory of a payload that no mailbox holds any more."""
-        if weight is not None and not weight.copies:
-            self._weight_bytes -= weight.size_bytes
+    def share(self, weight: Weight, copies: int) -> None:
+        """Let `copies` mailboxes hold the payload, and its sender no more."""
+        weight.copies += copies
+        self._lighter.append(weight)
 
     def drop_expired(self, mailbox: Mailbox, now: float) -> int:
         """Drop the messages of `mailbox` that have waited too long; return how many."""
         count = 0
+        letters = mailbox.letters
         # One expiry per layer keeps the letters in the order of their ends.
-        while mailbox.letters and mailbox.letters[0][0] <= now:
-            self.take(mailbox, 0)
+        while letters and (letter := letters[0])[0] <= now:
+            try:
+                letters.remove(letter)  # and no other, should a receiver have just taken it
+            except ValueError:
+                continue
+            self.lighten(letter, mailbox)
             count += 1
         if count:
             self.count_dropped(mailbox, Dropped.EXPIRED, count)
@@ -198,7 +199,7 @@ class Mailboxes:
             return True
         if not self.rules.renews_memberships or "!" not in mailbox.name:
             return False
-        if mailbox.waiting or mailbox.permits or (mailbox.family and mailbox.family.waiting):
+        if mailbox.waiting or mailbox.granted or (mailbox.family and mailbox.family.waiting):
             return True
         read_at = max(mailbox.read_at, mailbox.family.read_at if mailbox.family else NEVER)
         return read_at + self.rules.idle + self.rules.group_expiry > now
@@ -207,6 +208,8 @@ class Mailboxes:
 
     def beat(self, now: float, most: int = _CHECKS_PER_BEAT) -> None:
         """Look at some of the mailboxes whose time has come, so that no call looks at all."""
+        if now >= self.accepted.turns_at:
+            self.accepted.turn(now)
         self._due_expiring += self._expiring.due(now)
         self._due_idling += self._idling.due(now)
         for _ in range(min(most, len(self._due_expiring))):
@@ -223,14 +226,13 @@ class Mailboxes:
     def statistics(self, now: float) -> Statistics:
         """Return the numbers of all channels together."""
         self.settle(now)
-        waiting = [mailbox.letters for mailbox in self.by_name.values() if mailbox.letters]
-        oldest = min((letters[0][0] for letters in waiting), default=None)
+        oldest = [letter[0] for box in self.by_name.values() if (letter := box.oldest())]
         return statistics_of(
             self.accepted,
             self.refused,
             self.dropped,
-            pending=sum(map(len, waiting)),
-            max_age=0.0 if oldest is None else now - (oldest - self.rules.expiry),
+            pending=sum(mailbox.unread for mailbox in self.by_name.values()),
+            max_age=now - (min(oldest) - self.rules.expiry) if oldest else 0.0,
             now=now,
         )
 
@@ -240,13 +242,13 @@ class Mailboxes:
         if mailbox is None:
             return statistics_of(Tally(), Tally(), Counter(), pending=0, max_age=0.0, now=now)
         self.drop_expired(mailbox, now)
-        letters = mailbox.letters
+        oldest = mailbox.oldest()
         return statistics_of(
             mailbox.accepted,
             mailbox.refused or Tally(),
             mailbox.dropped or Counter(),
-            pending=len(letters),
-            max_age=now - (letters[0][0] - self.rules.expiry) if letters else 0.0,
+            pending=mailbox.unread,
+            max_age=now - (oldest[0] - self.rules.expiry) if oldest else 0.0,
             now=now,
         )
 
@@ -260,17 +262,28 @@ class Mailboxes:
         family.members += 1
 
     def _retire_mailbox(self, mailbox: Mailbox, now: float) -> None:
-        if mailbox.letters or mailbox.permits or mailbox.groups:
-            return
-        if not self._is_here(mailbox):
+        if mailbox.letters or mailbox.granted or mailbox.groups or not self._is_here(mailbox):
             return
         del self.by_name[mailbox.name]
+        # SYNC retire: pairs with the look at `by_name` in Exchange.receive(). Whoever got in
+        # line before the mailbox was gone is seen here, after that it sees that it is gone.
+        if mailbox.waiting:
+            self.by_name[mailbox.name] = mailbox
+            return
         if mailbox.family is not None:
             mailbox.family.members -= 1
         if "!" in mailbox.name and self._was_read(mailbox, now):
             # Whether it has a live reader must be known when it joins a group later.
             self._read_at[mailbox.name] = mailbox.read_at
             self._idling.add(mailbox.name, now + self.rules.idle)
+
+    def _empty(self, mailbox: Mailbox) -> None:
+        while mailbox.letters:
+            self.lighten(mailbox.letters.popleft(), mailbox)
+        for waiter in list(mailbox.granted):
+            letter = mailbox.granted.pop(waiter, None)
+            if letter is not None:
+                self.lighten(letter, mailbox)
 
     def _was_read(self, line: Line, now: float) -> bool:
         return line.read_at + self.rules.idle > now
@@ -279,9 +292,10 @@ class Mailboxes:
         mailbox.is_expiring = False
         self.drop_expired(mailbox, now)
         if mailbox.letters:
-            mailbox.is_expiring = True
-            self._expiring.add(mailbox, mailbox.letters[0][0])
-        elif not self.is_read(mailbox, now):
+            self.watch(mailbox, mailbox.letters[0][0])
+            return
+        mailbox.drop_empty_queue()
+        if not self.is_read(mailbox, now):
             self.retire(mailbox, now)
 
     def _check_idle(self, item: Line | str, now: float) -> None:

@@ -35,31 +35,33 @@ class Statistics(TypedDict):
 class Tally:
     """A count, and how much of it came within the last second."""
 
-    __slots__ = ("before", "previous", "second", "total")
+    __slots__ = ("before", "previous", "total", "turns_at")
 
     def __init__(self) -> None:
         self.total = 0
-        self.second = 0  # the second that is being counted
+        self.turns_at = 0.0  # when the second that is being counted ends
         self.before = 0  # the total when it began
         self.previous = 0  # what came in the second before it
 
-    def add(self, count: int, second: int) -> None:
-        """Count `count` more in `second`."""
-        if second != self.second:
-            self._turn(second)
+    def add(self, count: int, now: float) -> None:
+        """Count `count` more."""
+        if now >= self.turns_at:
+            self.turn(now)
         self.total += count
+
+    def turn(self, now: float) -> None:
+        """Begin to count the second of `now`."""
+        ends = int(now) + 1.0
+        self.previous = self.total - self.before if ends == self.turns_at + 1.0 else 0
+        self.before = self.total
+        self.turns_at = ends
 
     def per_second(self, now: float) -> float:
         """Return how many came within the second before `now`, by the share of two slots."""
-        self._turn(int(now))
+        if now >= self.turns_at:
+            self.turn(now)
         share_of_previous = 1.0 - now % 1.0
         return self.total - self.before + self.previous * share_of_previous
-
-    def _turn(self, second: int) -> None:
-        if second > self.second:
-            self.previous = self.total - self.before if second == self.second + 1 else 0
-            self.before = self.total
-            self.second = second
 
 
 def statistics_of(

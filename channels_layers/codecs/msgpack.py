@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import ormsgpack
 
-from .._core.messages import Message, has_large_int, is_flat, is_plain, to_plain
+from .._core.messages import MAX_DEPTH, Message, has_large_int, is_flat, is_plain, to_plain
 
 # Whatever ormsgpack would convert on its own is refused here, then looked at by to_plain().
 _STRICT: Final = (
@@ -17,7 +17,10 @@ _STRICT: Final = (
     | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-_UINT64: Final = 0xCF  # MessagePack's mark of an int of 2**32 and more
+# MessagePack's marks of what needs a closer look: an int of 2**32 and more may be too large, and
+# bytes may have been a bytearray. The same bytes may stand inside text; then the look is in vain.
+_UINT64: Final = 0xCF
+_BIN8: Final = 0xC4  # the marks of longer bytes are in longer payloads only
 
 _packb: Final = ormsgpack.packb
 _unpackb: Final = ormsgpack.unpackb
@@ -29,16 +32,27 @@ def encode(message: Message) -> bytes:
     Raises:
         NotSerializable: it holds a value that no message may hold.
     """
-    if message.__class__ is dict and (is_flat(message) or is_plain(message)):
-        try:
-            payload = _packb(message, None, _STRICT)
-        except TypeError:
-            pass  # a key, a lone surrogate, a huge int: to_plain() says which, and where
-        else:
-            # The mark may also stand inside text, so it only makes the check worth its time.
-            if _UINT64 not in payload or not has_large_int(message):
-                return payload
+    try:
+        payload = _packb(message, None, _STRICT)
+    except TypeError:
+        # A subclass, a foreign type, a huge int, a lone surrogate: to_plain() tells.
+        return _packb(to_plain(message), None, _STRICT)
+    if (
+        # Each level of nesting takes a byte at least, so this one is not nested too deep.
+        len(payload) <= MAX_DEPTH
+        and _UINT64 not in payload
+        and _BIN8 not in payload
+        and message.__class__ is dict
+    ) or _is_sound(message, payload):
+        return payload
     return _packb(to_plain(message), None, _STRICT)
+
+
+def _is_sound(message: Message, payload: bytes) -> bool:
+    """Say whether `payload` holds just what `message` may hold, at the cost of a walk."""
+    if message.__class__ is not dict or not (is_flat(message) or is_plain(message)):
+        return False
+    return _UINT64 not in payload or not has_large_int(message)
 
 
 def decode(payload: bytes) -> Message:

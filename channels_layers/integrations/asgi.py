@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Final, TypeAlias
 
 import anyio
 
-if TYPE_CHECKING:
-    from ..layer import ChannelLayer
-
+Layer: TypeAlias = AbstractAsyncContextManager[object]  # all that is asked of one here
 Scope: TypeAlias = MutableMapping[str, Any]
 Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
@@ -36,11 +35,11 @@ class ChannelLayerMiddleware:
 
     Args:
         app: The application, called with a copy of each scope.
-        layer: The layer; one that other code of this process uses may be given too.
+        layer: The layer; any that keeps the contract.
         key: Where the application finds it: ``scope[key]``, ``scope["state"][key]``.
     """
 
-    def __init__(self, app: ASGIApp, layer: ChannelLayer, *, key: str = "channel_layer") -> None:
+    def __init__(self, app: ASGIApp, layer: Layer, *, key: str = "channel_layer") -> None:
         self.app = app
         self.layer = layer
         self.key = key
@@ -69,7 +68,7 @@ class ChannelLayerMiddleware:
 class _Lifespan:
     """One run of the lifespan protocol, between the server and an application."""
 
-    def __init__(self, layer: ChannelLayer, receive: Receive, send: Send) -> None:
+    def __init__(self, layer: Layer, receive: Receive, send: Send) -> None:
         self._layer = layer
         self._server_receive = receive
         self._server_send = send
@@ -78,17 +77,16 @@ class _Lifespan:
         self._is_started = False  # the server has been told that start-up is complete
         self._is_stopping = False  # the server has asked for shutdown
         self._is_over = False  # the server has been told how it ended
-        self._is_open = False
+        self._opened = AsyncExitStack()  # holds the layer while it is open
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Open the layer, serve the application's lifespan, close the layer."""
         self._startup = await self._server_receive()
         try:
-            await self._layer.open()
+            await self._opened.enter_async_context(self._layer)
         except Exception as exc:
             await self._server_send({"type": "lifespan.startup.failed", "message": _told(exc)})
             raise
-        self._is_open = True
         try:
             await self._serve(app, scope)
         finally:
@@ -138,11 +136,9 @@ class _Lifespan:
         await self._server_send(event)
 
     async def _close(self) -> None:
-        """Close the layer once, even if this is cancelled."""
-        if self._is_open:
-            self._is_open = False
-            with anyio.fail_after(CLOSE_TIMEOUT_S, shield=True):
-                await self._layer.close()
+        """Close the layer if it is open, even if this is cancelled."""
+        with anyio.fail_after(CLOSE_TIMEOUT_S, shield=True):
+            await self._opened.aclose()
 
 
 def _told(exc: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import random
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import TracebackType
@@ -76,7 +76,8 @@ class Unreliable:
     A call suffers one of these at most. One that it cannot suffer leaves it alone: no membership
     is silently forgotten, and ``group_send`` never raises `ChannelFull`. ``close`` always works.
     A delay is waited for by the caller, so one task's operations keep their order, but another
-    task's may overtake them. Messages arrive at most once, as ever.
+    task's may overtake them. Messages arrive at most once, as ever. One that is to be dropped or
+    refused is checked first, but for its size.
 
     One seed and one sequence of calls give the same faults. With all shares 0 nothing differs
     from the layer inside, which may be used beside this one.
@@ -138,7 +139,8 @@ class Unreliable:
         return self._layer.extensions
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        await self._suffer("open")
+        await self._layer.__aenter__()
         return self
 
     async def __aexit__(
@@ -147,7 +149,7 @@ class Unreliable:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self._layer.__aexit__(exc_type, exc, traceback)
 
     async def open(self) -> None:
         """Open the layer inside."""
@@ -194,7 +196,7 @@ class Unreliable:
             if not self._luck.loses_message("receive"):
                 return message
 
-    async def receive_from(self, channels: Collection[str]) -> tuple[str, Message]:
+    async def receive_from(self, channels: Iterable[str]) -> tuple[str, Message]:
         """Wait for the next message on any of `channels` that is not dropped.
 
         Raises:
@@ -204,8 +206,9 @@ class Unreliable:
             Safe: nothing was taken, but for what had been dropped by then.
         """
         await self._suffer("receive_from")
+        names = channels if isinstance(channels, str) else tuple(channels)
         while True:
-            received = await self._layer.receive_from(channels)
+            received = await self._layer.receive_from(names)
             if not self._luck.loses_message("receive_from"):  # as in receive()
                 return received
 
@@ -281,6 +284,8 @@ class _Luck:
         self._shares = shares
         self._operations = operations
         self._random = random.Random(seed)  # noqa: S311 - chance, not secrecy
+        # Apart, so that the n-th call has the same luck however many are delayed before it.
+        self._waits = random.Random(self._random.random())  # noqa: S311
         self._counts = FaultCounts()
         self._renew_lock()
         _fork.in_child(self, _Luck._renew_lock)
@@ -293,7 +298,7 @@ class _Luck:
             return replace(self._counts)
 
     def between(self, low: float, high: float) -> float:
-        return self._random.uniform(low, high)
+        return self._waits.uniform(low, high)
 
     def draw(self, operation: str) -> _Fault | None:
         """Decide about one call."""
@@ -337,7 +342,7 @@ class _Luck:
             self._counts.failed += 1
 
 
-def _checked_operations(operations: Collection[str]) -> frozenset[str]:
+def _checked_operations(operations: object) -> frozenset[str]:
     if isinstance(operations, str) or not isinstance(operations, Collection):
         problem = f"must be a collection of names, got {operations!r}"
         raise ConfigurationError("operations", problem)
@@ -353,8 +358,7 @@ def _checked_shares(
     shares: Mapping[_Fault, float], operations: frozenset[str]
 ) -> Mapping[_Fault, float]:
     for fault, share in shares.items():
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-            raise ConfigurationError(fault.word, f"must be a share from 0 to 1, got {share!r}")
+        _check_share(fault.word, share)
         if share and not fault.operations & operations:
             able = ", ".join(sorted(fault.operations))
             problem = f"has no effect unless one of these is in operations: {able}"
@@ -364,6 +368,11 @@ def _checked_shares(
         words = " + ".join(fault.word for fault in shares)
         raise ConfigurationError(words, f"must not be more than 1 in all, got {total:g}")
     return shares
+
+
+def _check_share(word: str, share: object) -> None:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ConfigurationError(word, f"must be a share from 0 to 1, got {share!r}")
 
 
 def _checked_delay(delay_s: tuple[float, float]) -> tuple[float, float]:

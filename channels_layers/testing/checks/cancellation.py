@@ -12,6 +12,7 @@ import anyio.lowlevel
 
 from ._check import Layer, LayerMaker, check
 from ._tools import (
+    Waiter,
     drained,
     fill,
     line,
@@ -21,6 +22,7 @@ from ._tools import (
     receive_all,
     settled,
     started,
+    until,
 )
 
 WAITERS: Final = 4
@@ -81,13 +83,9 @@ async def _cancel_some(layer: Layer, chosen: tuple[int, ...], *, woken: bool) ->
             waiters[index].cancel()
         if not woken:
             await fill(layer, channel, WAITERS)
-        for index, waiter in enumerate(waiters):
-            if index in chosen:
-                await waiter.end()
-        await settled()
+        for waiter in waiters:
+            await waiter.end()  # there is a message for each
         got = [waiter.got for waiter in waiters if waiter.got is not None]
-        stuck = [n for n, waiter in enumerate(waiters) if n not in chosen and waiter.got is None]
-        assert not stuck, f"cancelled {chosen}: receivers {stuck} got nothing"
     got += await drained(layer, channel)
     assert got == numbered(WAITERS), f"cancelled {chosen}, woken {woken}: {got}"
 
@@ -106,7 +104,7 @@ async def one_message_finds_the_one_receiver_that_stays(make: LayerMaker) -> Non
 
 
 async def _cancel_all_but(
-    layer: Layer, channel: str, waiters: list[Any], staying: int, *, woken: bool
+    layer: Layer, channel: str, waiters: list[Waiter], staying: int, *, woken: bool
 ) -> None:
     if woken:
         await layer.send(channel, {"n": 1})
@@ -115,7 +113,12 @@ async def _cancel_all_but(
             waiter.cancel()
     if not woken:
         await layer.send(channel, {"n": 1})
+    await until(partial(_somebody_got_it, waiters))
     await settled()
+
+
+async def _somebody_got_it(waiters: list[Waiter]) -> bool:
+    return any(waiter.got is not None for waiter in waiters)
 
 
 @check("semantics 2")
@@ -164,11 +167,11 @@ async def neighbours_that_come_and_go_disturb_nobody(make: LayerMaker) -> None:
             await poll(partial(layer.receive, channel), 0.001)
             await layer.group_discard("room", channel)
 
-    async with started(partial(receive_all, layer, stable, 150), *[visit] * 7) as [reader, *_]:
-        for n in range(150):
+    async with started(partial(receive_all, layer, stable, 100), *[visit] * 7) as [reader, *_]:
+        for n in range(100):
             await layer.group_send("room", {"n": n})
-            await anyio.lowlevel.checkpoint()
-        assert await reader.result() == numbered(150)
+            await anyio.sleep(0.001 * (n % 3))  # some visitors give up, others are just served
+        assert await reader.result() == numbered(100)
 
 
 @check("semantics 2")
@@ -181,7 +184,8 @@ async def a_cancelled_receive_ends_no_mailbox(make: LayerMaker) -> None:
             waiter.cancel()
             await waiter.end()
         await layer.group_send("group", {"n": n})
-    assert await drained(layer, channel) == numbered(5)
+        await layer.send(channel, {"direct": n})
+        assert await receive_all(layer, channel, 2) == [{"n": n}, {"direct": n}]
 
 
 @check("semantics 2")

@@ -8,12 +8,12 @@ from typing import Final
 import anyio
 
 from ._check import Layer, LayerMaker, check
-from ._tools import drained, line, member, until
+from ._tools import drained, line, member, poll, until
+from .expiry import EXPIRY, PAST, next_fresh
 
-EXPIRY: Final = 0.1  # seconds a message may wait here
 BRIEF: Final = 0.2  # seconds a membership or an idle reader lasts here
-LATER: Final = 1.2  # seconds after which a membership of RENEWED seconds was renewed, or is gone
-RENEWED: Final = 0.5  # seconds; long enough to be renewed even by a machine that stumbles
+LATER: Final = 1.0  # seconds after which a membership of RENEWED seconds was renewed, or is gone
+RENEWED: Final = 0.4  # seconds; long enough to be renewed even by a machine that stumbles
 
 
 async def _gone(layer: Layer, group: str, channel: str) -> bool:
@@ -45,9 +45,7 @@ async def a_reader_that_is_idle_for_long_is_no_live_reader(make: LayerMaker) -> 
     """`idle` seconds after its last receive the channel counts as unread."""
     layer = await make(expiry=EXPIRY, idle=BRIEF)
     channel = await member(layer, "group")
-    async with line(layer, channel) as [waiter]:
-        await layer.send(channel, {"n": 1})
-        await waiter.result()
+    await next_fresh(layer, channel)
 
     async def gone() -> bool:
         # A copy that came while the reader still counted as live expires without effect.
@@ -62,15 +60,16 @@ async def a_reader_that_pauses_is_a_live_reader(make: LayerMaker) -> None:
     """It misses what expired, and stays in its groups."""
     layer = await make(expiry=EXPIRY)
     channel = await member(layer, "group")
-    async with line(layer, channel) as [waiter]:
-        await layer.send(channel, {"n": 1})
-        await waiter.result()
-    await layer.send(channel, {"n": 2})
-    await anyio.sleep(4 * EXPIRY)
+    await next_fresh(layer, channel)
+    await layer.send(channel, {"missed": 1})
+    await anyio.sleep(2 * PAST)
     assert await layer.group_channels("group") == [channel]
-    async with line(layer, channel) as [waiter]:
-        await layer.group_send("group", {"n": 3})
-        assert await waiter.result() == {"n": 3}
+
+    async def reached() -> bool:
+        await layer.group_send("group", {"n": 1})
+        return bool(await poll(partial(layer.receive, channel), EXPIRY) == {"n": 1})
+
+    await until(reached)
 
 
 @check("semantics 7", needs=["real time"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any, Final
 
 from ._check import LayerMaker, check
@@ -63,6 +64,6 @@ async def what_is_too_large_reaches_nobody(make: LayerMaker) -> None:
     channel = await member(layer, "group")
     large = {"a": bytes(4 * MEBIBYTE + 1)}
     for call, target in ((layer.send, channel), (layer.group_send, "group")):
-        await refused(lambda c=call, t=target: c(t, large), layer.MessageTooLarge, what=target)
+        await refused(partial(call, target, large), layer.MessageTooLarge, what=target)
     await layer.send(channel, {"n": 1})
     assert await layer.receive(channel) == {"n": 1}

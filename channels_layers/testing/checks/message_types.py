@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 from ._check import Layer, LayerMaker, check
@@ -61,7 +62,7 @@ async def _refuses_message(layer: Layer, message: Any) -> None:
     for call in (layer.send, layer.group_send):
         name = getattr(call, "__name__", "call")
         what = f"{name} of {type(message).__name__}"
-        await refused(lambda call=call: call("anywhere", message), TypeError, what=what)
+        await refused(partial(call, "anywhere", message), TypeError, what=what)
 
 
 @check("words: message")
@@ -172,7 +173,7 @@ async def the_error_names_the_path(make: LayerMaker) -> None:
     }
     for text, message in cases.items():
         for call in (layer.send, layer.group_send):
-            error = await refused(lambda c=call, m=message: c("x", m), TypeError, what=text)
+            error = await refused(partial(call, "x", message), TypeError, what=text)
             assert text in str(error), f"expected {text!r} in {str(error)!r}"
 
 
@@ -183,7 +184,7 @@ async def a_refused_message_changes_nothing(make: LayerMaker) -> None:
     channel = await member(layer, "group")
     await layer.send(channel, {"n": 1})
     for bad in ({"a": {1}}, {"a": [1, MOMENT]}, {2: "key"}):
-        await refused(lambda m=bad: layer.send(channel, m), TypeError, what="send")
-        await refused(lambda m=bad: layer.group_send("group", m), TypeError, what="group_send")
+        await refused(partial(layer.send, channel, bad), TypeError, what="send")
+        await refused(partial(layer.group_send, "group", bad), TypeError, what="group_send")
     await layer.send(channel, {"n": 2})
     assert await drained(layer, channel) == [{"n": 1}, {"n": 2}]

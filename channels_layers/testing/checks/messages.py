@@ -19,7 +19,7 @@ EVERY_TYPE: Final[dict[str, Any]] = {
     "dicts": [{}, {"a": {"b": [[], {}]}}, {"": "empty key"}],
 }
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024  # the plain kind, as found in the wild
+Point = namedtuple("Point", "x y")
 
 
 class SafeText(str):

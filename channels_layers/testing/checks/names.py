@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from ._check import Layer, LayerMaker, check
@@ -170,7 +171,7 @@ async def a_prefix_has_at_most_70_characters(make: LayerMaker) -> None:
         assert await layer.receive(channel) == {"n": 1}
         assert len(channel) <= 100, channel
         longer = "p" + prefix
-        await refused(lambda p=longer: layer.new_channel(p), TypeError, what=f"prefix {longer!r}")
+        await refused(partial(layer.new_channel, longer), TypeError, what=f"prefix {longer!r}")
 
 
 @check("names")
@@ -179,7 +180,7 @@ async def a_bad_prefix_is_refused(make: LayerMaker) -> None:
     layer = await make()
     bad: tuple[Any, ...] = ("", "a b", "a\n", "\u00e4", "a!", "a!b", "a?b", "a??", None, 3, b"a")
     for prefix in bad:
-        await refused(lambda p=prefix: layer.new_channel(p), TypeError, what=f"prefix {prefix!r}")
+        await refused(partial(layer.new_channel, prefix), TypeError, what=f"prefix {prefix!r}")
 
 
 @check("names")

@@ -1,0 +1,198 @@
+"""Two and more clients of one prefix, in one process."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import anyio
+
+from ._check import Layer, LayerMaker, check
+from ._tools import (
+    client_part,
+    drained,
+    fill,
+    line,
+    member,
+    numbered,
+    receive_all,
+    refused,
+    settled,
+    started,
+    until,
+)
+
+
+@check("guarantee: shared", needs=["shared"])
+async def two_clients_reach_each_other(make: LayerMaker) -> None:
+    """On every kind of channel."""
+    here, there = await make(), await make()
+    for channel in ("jobs", await there.new_channel()):
+        async with line(there, channel) as [waiter]:
+            await here.send(channel, {"to": channel})
+            assert await waiter.result() == {"to": channel}
+
+
+@check("guarantee: shared", needs=["separate"])
+async def a_layer_that_shares_nothing_is_a_world_of_its_own(make: LayerMaker) -> None:
+    """Neither messages nor groups nor a flush of another layer are seen."""
+    here, there = await make(), await make()
+    for channel in ("jobs", "specific.nobody!x"):
+        await here.send(channel, {"from": "here"})
+        await there.group_add("group", channel)
+    await here.group_send("group", {"from": "here"})
+    await here.flush()
+    assert len(await there.group_channels("group")) == 2
+    for channel in ("jobs", "specific.nobody!x"):
+        assert await drained(there, channel) == []
+
+
+@check("api: group_add", needs=["shared"])
+async def a_group_spans_clients(make: LayerMaker) -> None:
+    """A message of any client reaches the members of all."""
+    here, there = await make(), await make()
+    members = [(layer, await member(layer, "group")) for layer in (here, there, here, there)]
+    await here.group_send("group", {"n": 1})
+    await there.group_send("group", {"n": 2})
+    for layer, channel in members:
+        got = await receive_all(layer, channel, 2)
+        assert sorted(message["n"] for message in got) == [1, 2]
+    listed = await here.group_channels("group")
+    assert sorted(listed) == sorted(channel for _, channel in members)
+
+
+@check("api: group_add", needs=["shared"])
+async def a_member_is_reached_at_once_from_another_client(make: LayerMaker) -> None:
+    """When group_add has returned, the next group_send of anybody arrives."""
+    here, there = await make(), await make()
+    for n in range(30):
+        channel = await member(there, "group")
+        await here.group_send("group", {"n": n})
+        assert await there.receive(channel) == {"n": n}
+        await there.group_discard("group", channel)
+        await here.group_send("group", {"missed": n})
+        assert await drained(there, channel) == []
+
+
+@check("api: group_add", needs=["shared"])
+async def a_client_may_add_the_channel_of_another(make: LayerMaker) -> None:
+    """The owner gets the message; whoever discards it, it is gone."""
+    here, there = await make(), await make()
+    channel = await there.new_channel()
+    await here.group_add("group", channel)
+    for n, layer in enumerate((here, there)):
+        await layer.group_send("group", {"n": n})
+        assert await there.receive(channel) == {"n": n}
+    await there.group_discard("group", channel)
+    await here.group_send("group", {"n": 2})
+    assert await drained(there, channel) == []
+
+
+@check("api: group_add", needs=["shared"])
+async def a_channel_added_by_two_clients_is_one_member(make: LayerMaker) -> None:
+    """One copy, and one discard removes it."""
+    here, there = await make(), await make()
+    channel = await there.new_channel()
+    await here.group_add("group", channel)
+    await there.group_add("group", channel)
+    await here.group_send("group", {"n": 1})
+    assert await drained(there, channel) == [{"n": 1}]
+    await here.group_discard("group", channel)
+    await there.group_send("group", {"n": 2})
+    assert await drained(there, channel) == []
+
+
+@check("api: receive", needs=["shared"])
+async def receiving_on_the_channel_of_another_live_client_is_an_error(make: LayerMaker) -> None:
+    """By its full name, its non-local part, and among several; the owner loses nothing."""
+    here, there = await make(), await make()
+    channel = await there.new_channel()
+    await fill(there, channel, 2)
+    part = client_part(channel)
+    calls: dict[str, Any] = {
+        "receive": partial(here.receive, channel),
+        "receive of the non-local part": partial(here.receive, part),
+        "receive_from": partial(here.receive_from, ["jobs", channel]),
+    }
+    for name, call in calls.items():
+        await refused(call, Exception, what=name)
+    assert await drained(there, channel) == numbered(2)
+
+
+@check("semantics 1", needs=["shared"])
+async def competing_workers_share_the_messages(make: LayerMaker) -> None:
+    """Workers of three clients on one normal channel get each message once."""
+    clients = [await make(capacity=1000) for _ in range(3)]
+    got: list[int] = []
+
+    async def work(layer: Layer) -> None:
+        while True:
+            got.append((await layer.receive("jobs"))["n"])
+
+    async with started(*(partial(work, layer) for layer in clients * 2)):
+        await fill(clients[0], "jobs", 120)
+        await until(partial(_has_all, got, 120))
+        await settled()
+    assert sorted(got) == list(range(120))
+
+
+async def _has_all(got: list[int], count: int) -> bool:
+    return len(set(got)) >= count
+
+
+@check("semantics 2", needs=["shared"])
+async def a_worker_that_gives_up_leaves_the_message_to_another_client(make: LayerMaker) -> None:
+    """Cancelling a receive hands nothing to nobody."""
+    here, there = await make(), await make()
+    for n in range(10):
+        async with line(here, "jobs") as [mine], line(there, "jobs") as [theirs]:
+            doomed, other = (mine, theirs) if n % 2 else (theirs, mine)
+            doomed.cancel()
+            await here.send("jobs", {"n": n})
+            await doomed.end()
+            got = doomed.got if doomed.got is not None else await other.result()
+            assert got == {"n": n}
+
+
+@check("semantics 4", needs=["shared"])
+async def one_writer_is_heard_in_order_by_another_client(make: LayerMaker) -> None:
+    """Direct and group messages together."""
+    here, there = await make(), await make()
+    channel = await member(there, "group")
+    for n in range(0, 60, 2):
+        await here.send(channel, {"n": n})
+        await here.group_send("group", {"n": n + 1})
+    assert await drained(there, channel) == numbered(60)
+
+
+@check("semantics 5", needs=["shared"])
+async def the_capacity_is_one_whoever_sends(make: LayerMaker) -> None:
+    """Exactly `capacity` messages, from both clients together."""
+    here, there = await make(capacity=4), await make(capacity=4)
+    for channel in ("jobs", await there.new_channel()):
+        for layer in (here, there, here, there):
+            await layer.send(channel, {"n": 1})
+        for layer in (here, there):
+            send = partial(layer.send, channel, {"n": 1})
+            await refused(send, layer.ChannelFull, what=channel)
+        await there.receive(channel)
+        await here.send(channel, {"n": 2})
+        await refused(partial(there.send, channel, {}), there.ChannelFull, what=channel)
+
+
+@check("semantics 4", needs=["shared"])
+async def two_writers_at_once_are_each_heard_in_order(make: LayerMaker) -> None:
+    """Their messages may mix, but neither writer's are reordered or lost."""
+    here, there = await make(capacity=1000), await make(capacity=1000)
+    channel = await there.new_channel()
+
+    async def write(layer: Layer, name: str) -> None:
+        for n in range(40):
+            await layer.send(channel, {"from": name, "n": n})
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write, here, "here")
+        tasks.start_soon(write, there, "there")
+    got = await drained(there, channel)
+    for name in ("here", "there"):
+        assert [m["n"] for m in got if m["from"] == name] == list(range(40))
