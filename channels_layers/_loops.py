@@ -1,164 +1,49 @@
 """Waiting and waking across event loops and threads, on asyncio and on trio.
 
 A waiter belongs to the loop in which it was made. Any thread may wake it: in its own loop at
-once, from elsewhere through that loop's thread-safe queue.
+once, from elsewhere through that loop's thread-safe queue. On asyncio it is a bare future, which
+the loop's own machinery handles in C.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-from ._core.mailbox import Line, Mailbox, Waiter
 
 if TYPE_CHECKING:
     import trio
-
-    Place: TypeAlias = asyncio.AbstractEventLoop | trio.lowlevel.TrioToken | None
 
 
 _modules: Final = sys.modules
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - documented; does not raise
 
 
-def here() -> Place:
-    """Return what identifies the running event loop, or None in a plain thread."""
-    loop = _running_loop()
-    if loop is None or "trio" in _modules:
-        token = _trio_token()
-        return loop if token is None else token
-    return loop
-
-
-def new_waiter() -> Waiter:
-    """Return a waiter of the running event loop, in no line yet.
-
-    Raises:
-        RuntimeError: no event loop runs in this thread.
-    """
-    loop = _running_loop()
-    if loop is None or "trio" in _modules:
-        token = _trio_token()
-        if token is not None:
-            return TrioWaiter(token)
-        if loop is None:
-            raise RuntimeError("a channel layer's coroutines need a running asyncio or trio loop")
-    waiter = AsyncioWaiter(loop=loop)
-    waiter.mailbox = None
-    return waiter
-
-
-def _trio_token() -> trio.lowlevel.TrioToken | None:
-    """Return trio's token where trio runs, be it as a guest of an asyncio loop."""
-    if "trio" not in _modules:
-        return None
-    import sniffio
-    import trio
-
-    # What trio itself sets while it runs a task; trio.lowlevel.in_trio_run() costs 0.3 µs more.
-    if sniffio.thread_local.name != "trio":
-        return None
-    return trio.lowlevel.current_trio_token()
-
-
-class AsyncioWaiter(asyncio.Future[None]):
-    """One receiver in an asyncio loop; `await` it to wait for `wake`.
-
-    It is a future, not an object that has one: thousands of them wait, and each is made and
-    woken on the path of a message.
-    """
-
-    __slots__ = ("mailbox",)
-
-    mailbox: Mailbox | None
-    lines: tuple[Line, ...] = ()
-    since = 0
-    is_closed = False
-    is_abandoned = False
-
-    def wake(self, place: Place) -> bool:
-        """Let it go on; `place` is where the caller runs. False when it never can."""
-        if self.is_abandoned:
-            return False
-        loop = self.get_loop()
-        if place is loop:
-            if not self.done():
-                self.set_result(None)
-            return True
-        try:
-            loop.call_soon_threadsafe(self._set)
-        except RuntimeError:
-            return False
-        return True
-
-    def is_lost(self) -> bool:
-        """Whether it can never resume, because its event loop has closed."""
-        return self.is_abandoned or self.get_loop().is_closed()
-
-    def _set(self) -> None:
-        if not self.done():
-            self.set_result(None)
-
-
 class TrioWaiter:
     """One receiver in a trio run; `await` it to wait for `wake`."""
 
-    __slots__ = (
-        "_is_parked",
-        "_is_woken",
-        "_task",
-        "_token",
-        "is_abandoned",
-        "is_closed",
-        "lines",
-        "mailbox",
-        "since",
-    )
+    __slots__ = ("_is_parked", "_is_woken", "_task", "token")
 
     def __init__(self, token: trio.lowlevel.TrioToken) -> None:
         import trio
 
-        self._token = token
+        self.token = token
         self._task = trio.lowlevel.current_task()
         self._is_parked = False
         self._is_woken = False
-        self.lines: tuple[Line, ...] = ()
-        self.since = 0
-        self.mailbox: Mailbox | None = None
-        self.is_closed = False
-        self.is_abandoned = False
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._wait().__await__()
 
-    def wake(self, place: Place) -> bool:
-        """Let it go on; `place` is where the caller runs. False when it never can."""
+    def wake(self) -> None:
+        """Let it go on; to be called in its own run."""
         import trio
 
-        if self.is_abandoned:
-            return False
-        if place is self._token:
-            self._set()
-            return True
-        try:
-            self._token.run_sync_soon(self._set)
-        except trio.RunFinishedError:
-            return False
-        return True
-
-    def is_lost(self) -> bool:
-        """Whether it can never resume, because its trio run is over."""
-        import trio
-
-        if self.is_abandoned:
-            return True
-        try:
-            self._token.run_sync_soon(_nothing)
-        except trio.RunFinishedError:
-            return True
-        return False
+        self._is_woken = True
+        if self._is_parked:
+            self._is_parked = False
+            trio.lowlevel.reschedule(self._task)
 
     async def _wait(self) -> None:
         import trio
@@ -173,15 +58,99 @@ class TrioWaiter:
         self._is_parked = True
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def _set(self) -> None:
-        import trio
 
-        self._is_woken = True
-        if self._is_parked:
-            self._is_parked = False
-            trio.lowlevel.reschedule(self._task)
+LoopWaiter: TypeAlias = asyncio.Future[None] | TrioWaiter
+
+
+def new_waiter() -> LoopWaiter:
+    """Return a waiter of the running event loop.
+
+    Raises:
+        RuntimeError: no event loop runs in this thread.
+    """
+    loop = _running_loop()
+    if loop is None or "trio" in _modules:
+        token = _trio_token()
+        if token is not None:
+            return TrioWaiter(token)
+        if loop is None:
+            raise RuntimeError("a channel layer's coroutines need a running asyncio or trio loop")
+    return loop.create_future()
+
+
+def wake(waiters: Iterable[LoopWaiter]) -> list[LoopWaiter]:
+    """Let `waiters` go on; return those that never can."""
+    loop = _running_loop()
+    lost: list[LoopWaiter] = []
+    for waiter in waiters:
+        if waiter.__class__ is not TrioWaiter and waiter.get_loop() is loop:
+            if not waiter.done():
+                waiter.set_result(None)
+            elif waiter.cancelled():
+                lost.append(waiter)
+        elif not _wake_elsewhere(waiter):
+            lost.append(waiter)
+    return lost
+
+
+def is_lost(waiter: LoopWaiter) -> bool:
+    """Say whether `waiter` can never go on: it was cancelled, or its loop is closed."""
+    if isinstance(waiter, TrioWaiter):
+        return not _run_in_trio(waiter.token, _nothing)
+    return waiter.cancelled() or waiter.get_loop().is_closed()
+
+
+def abandon(waiter: LoopWaiter) -> None:
+    """Mark `waiter` as one that can never go on; takes no lock."""
+    if isinstance(waiter, asyncio.Future):
+        try:
+            waiter.cancel()
+        except RuntimeError:  # its loop is closed, which is mark enough
+            pass
+
+
+def _wake_elsewhere(waiter: LoopWaiter) -> bool:
+    if isinstance(waiter, TrioWaiter):
+        if _trio_token() is waiter.token:
+            waiter.wake()
+            return True
+        return _run_in_trio(waiter.token, waiter.wake)
+    if waiter.cancelled():
+        return False
+    try:
+        waiter.get_loop().call_soon_threadsafe(_set, waiter)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _run_in_trio(token: trio.lowlevel.TrioToken, function: Callable[[], None]) -> bool:
+    import trio
+
+    try:
+        token.run_sync_soon(function)
+    except trio.RunFinishedError:
+        return False
+    return True
 
 
 def _nothing() -> None:
     pass
 
+
+def _trio_token() -> trio.lowlevel.TrioToken | None:
+    """Return trio's token where trio runs, be it as a guest of an asyncio loop."""
+    if "trio" not in _modules:
+        return None
+    import sniffio
+    import trio
+
+    # What trio itself sets while it runs a task; trio.lowlevel.in_trio_run() costs 0.3 µs more.
+    if sniffio.thread_local.name != "trio":
+        return None
+    return trio.lowlevel.current_trio_token()

@@ -16,11 +16,11 @@ from anyio.lowlevel import checkpoint
 
 from . import _fork
 from ._core.exchange import Exchange
-from ._core.mailbox import Waiter
+from ._core.mailbox import Place, Waiter
 from ._core.messages import Message
 from ._core.names import check_channel, check_group, check_prefix, client_of
 from ._core.statistics import Dropped, Statistics
-from ._loops import here, new_waiter
+from ._loops import LoopWaiter, abandon, is_lost, new_waiter, wake
 from .codecs.msgpack import decode, encode
 from .errors import ChannelFull, ForeignChannel, InvalidName, LayerClosed, MessageTooLarge
 from .guarantees import Guarantees
@@ -95,7 +95,9 @@ class ChannelLayer:
             await self._pause()  # whoever tries again at once must let the readers run
             raise
         if waiter is not None:
-            self._wake((waiter,))
+            lost = wake((cast("LoopWaiter", waiter),))
+            if lost:
+                self._bury(lost, (channel,))
         self._sent += 1
         if self._sent % _CALLS_PER_PAUSE == 0:
             await self._pause()
@@ -129,30 +131,31 @@ class ChannelLayer:
             but for one in 64 such calls.
         """
         exchange = self._exchange
-        while True:
-            if exchange.served % _CALLS_PER_PAUSE == 0:
-                await self._pause()
-            waiter = None
-            found = exchange.receive(channel, self._clock())
-            if found.__class__ is not bytes:
-                if found is None:
-                    waiter, payload = self._join((channel,))
-                else:
-                    waiter, payload = cast("Waiter", found), None
-                while payload is None:
-                    try:
-                        await waiter
-                    except BaseException as exc:
-                        self._leave(waiter, exc)
-                        raise
-                    payload = exchange.resume(waiter, self._clock())
-                    if payload is None:
-                        waiter, payload = self._resume_slowly(waiter)
-                found = payload
+        session = exchange.session
+        if not exchange.served % _CALLS_PER_PAUSE:
+            await self._pause()
+        found = exchange.receive(channel, self._clock)
+        if found is None:
+            self._admit(channel)
+            found = exchange.receive(channel, self._clock)
+        if not isinstance(found, bytes):
+            if found is None:
+                return (await self._receive((channel,)))[1]
+            waiter = cast("LoopWaiter", found)
             try:
-                return decode(cast("bytes", found))
-            except ValueError:
-                self._count_undecodable(channel if waiter is None else _channel_of(waiter))
+                await waiter
+            except BaseException as exc:
+                self._leave(exchange.place_of(channel, waiter), exc)
+                raise
+            found = exchange.resume(channel, waiter, self._clock)
+            if found is None:
+                place = exchange.place_of(channel, waiter)
+                return (await self._receive((channel,), place, session))[1]
+        try:
+            return decode(found)
+        except ValueError:
+            self._count_undecodable(channel)
+            return (await self._receive((channel,)))[1]
 
     async def receive_from(self, channels: Iterable[str]) -> tuple[str, Message]:
         """Wait for the next message on any of `channels`.
@@ -178,23 +181,10 @@ class ChannelLayer:
         Cost:
             One decoding; O(number of channels).
         """
-        names = _several(channels)
-        while True:
-            if self._exchange.served % _CALLS_PER_PAUSE == 0:
-                await self._pause()
-            waiter, payload = self._join(names)
-            while payload is None:
-                try:
-                    await waiter
-                except BaseException as exc:
-                    self._leave(waiter, exc)
-                    raise
-                waiter, payload = self._resume_slowly(waiter)
-            channel = _channel_of(waiter)
-            try:
-                return channel, decode(payload)
-            except ValueError:
-                self._count_undecodable(channel)
+        names = tuple(self._check_readable(name) for name in _several(channels))
+        if not self._exchange.served % _CALLS_PER_PAUSE:
+            await self._pause()
+        return await self._receive(names)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return a fresh name that no other call on any client returns.
@@ -272,7 +262,9 @@ class ChannelLayer:
         check_group(group)
         with self._lock:
             waiters = self._exchange.fan_out(group, payload, self._clock())
-        self._wake(waiters)
+        lost = wake(cast("list[LoopWaiter]", waiters))
+        if lost:
+            self._bury(lost, await self.group_channels(group))
         self._sent += 1
         if self._sent % _CALLS_PER_PAUSE == 0:
             await self._pause()
@@ -347,7 +339,7 @@ class ChannelLayer:
         with self._lock:
             waiters = self._exchange.shut(self._client, self._clock())
             self._renew_client()
-        self._wake(waiters)
+        wake(cast("list[LoopWaiter]", waiters))
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -364,7 +356,7 @@ class ChannelLayer:
     # Helpers
 
     def _begin(self) -> None:
-        self._exchange: Exchange = Exchange(self._options.rules(), new_waiter)
+        self._exchange: Exchange = Exchange(self._options.rules(), new_waiter, is_lost)
         self._client = ""
         self._renew_client()
 
@@ -385,47 +377,68 @@ class ChannelLayer:
             raise MessageTooLarge(len(payload), self._max_message_bytes)
         return payload
 
-    def _join(self, channels: tuple[str, ...]) -> tuple[Waiter, bytes | None]:
-        """Get in line on `channels`, and take a message at once if this receiver is the first."""
-        names = [check_channel(channel, receiving=True) for channel in channels]
-        for name in names:
-            client = client_of(name)
-            if client is not None and client != self._client and client in _clients:
-                raise ForeignChannel(name)
-        with self._lock:
-            waiter, payload = self._exchange.join(names, self._clock())
-        return self._be_woken(waiter, payload)
+    def _check_readable(self, channel: str) -> str:
+        name = check_channel(channel, receiving=True)
+        client = client_of(name)
+        if client is not None and client != self._client and client in _clients:
+            raise ForeignChannel(name)
+        return name
 
-    def _resume_slowly(self, waiter: Waiter) -> tuple[Waiter, bytes | None]:
-        with self._lock:
-            waiter, payload = self._exchange.resume_slowly(waiter, self._clock())
-        return self._be_woken(waiter, payload)
+    def _admit(self, channel: str) -> None:
+        """Let the fast path of `receive` serve `channel`, if it may and can."""
+        name = self._check_readable(channel)
+        if not name.endswith("!"):
+            with self._lock:
+                self._exchange.admit(name, self._clock())
 
-    def _be_woken(self, waiter: Waiter, payload: bytes | None) -> tuple[Waiter, bytes | None]:
-        """See to it that a waiter that was granted a message behind others gets its turn."""
-        mailbox = waiter.mailbox
-        if payload is None and mailbox is not None and waiter in mailbox.granted:
-            waiter.wake(here())
-        return waiter, payload
+    async def _receive(
+        self, channels: tuple[str, ...], place: Place | None = None, session: object = None
+    ) -> tuple[str, Message]:
+        """Receive on any lines, be it behind others, or once more from the place of before."""
+        exchange = self._exchange
+        session = session or exchange.session
+        while True:
+            with self._lock:
+                if exchange.session is not session:
+                    raise LayerClosed
+                if place is None:
+                    place, payload = exchange.join(channels, self._clock())
+                else:
+                    place, payload = exchange.resume_slowly(place, self._clock())
+            if payload is not None:
+                channel = _channel_of(place)
+                place = None
+                try:
+                    return channel, decode(payload)
+                except ValueError:
+                    self._count_undecodable(channel)
+                    continue
+            waiter = cast("LoopWaiter", place.waiter)
+            if place.mailbox is not None:
+                wake((waiter,))  # it has been granted a message behind others
+            try:
+                await waiter
+            except BaseException as exc:
+                self._leave(place, exc)
+                raise
 
-    def _leave(self, waiter: Waiter, exc: BaseException) -> None:
+    def _leave(self, place: Place, exc: BaseException) -> None:
         if isinstance(exc, GeneratorExit):
             # The garbage collector throws the coroutine away, perhaps while this very thread
             # holds the lock. Whoever wants to wake the waiter finds the mark.
-            waiter.is_abandoned = True
+            abandon(cast("LoopWaiter", place.waiter))
             return
         with self._lock:
-            heir = self._exchange.leave(waiter, self._clock())
-        if heir is not None:
-            self._wake((heir,))
+            heir = self._exchange.leave(place, self._clock())
+        if heir is not None and place.mailbox is not None:
+            self._bury(wake((cast("LoopWaiter", heir),)), (place.mailbox.name,))
 
-    def _wake(self, waiters: Iterable[Waiter]) -> None:
-        place = here()
-        for waiter in waiters:
-            heir: Waiter | None = waiter
-            while heir is not None and not heir.wake(place):
-                with self._lock:
-                    heir = self._exchange.leave(heir, self._clock())
+    def _bury(self, lost: list[LoopWaiter], channels: Iterable[str]) -> None:
+        """Wake the next in line in the place of each receiver that can never resume."""
+        while lost:
+            with self._lock:
+                heirs = self._exchange.bury(lost, channels)
+            lost = wake(cast("list[LoopWaiter]", heirs))
 
     async def _pause(self) -> None:
         self._log_drops()
@@ -445,10 +458,10 @@ class ChannelLayer:
             _logger.warning("channel %r: a message was dropped: %s", channel, reason.value)
 
 
-def _channel_of(waiter: Waiter) -> str:
-    """Return where the message came from that `waiter` has taken."""
-    assert waiter.mailbox is not None, "it was granted a message"  # noqa: S101
-    return waiter.mailbox.name
+def _channel_of(place: Place) -> str:
+    """Return where the message came from that `place` has taken."""
+    assert place.mailbox is not None, "it was granted a message"  # noqa: S101
+    return place.mailbox.name
 
 
 def _several(channels: Iterable[str]) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from ..errors import ChannelFull, LayerClosed
-from .mailbox import Family, Line, Mailbox, Waiter
+from ..errors import ChannelFull
+from .mailbox import Family, Line, Mailbox, Place, Waiter
 from .mailboxes import WEIGHED_BYTES, Mailboxes, Rules
 from .statistics import Dropped, Tally
 
@@ -21,11 +21,18 @@ from .statistics import Dropped, Tally
 class Exchange:
     """Queues, groups and waiting receivers of one client."""
 
-    def __init__(self, rules: Rules, new_waiter: Callable[[], Waiter]) -> None:
-        self.mailboxes = Mailboxes(rules)
+    def __init__(
+        self,
+        rules: Rules,
+        new_waiter: Callable[[], Waiter],
+        is_lost: Callable[[Waiter], bool],
+    ) -> None:
+        self.mailboxes = Mailboxes(rules, is_lost)
         self.by_name = self.mailboxes.by_name
         self.served = 0  # messages that were received so far, about
+        self.session = object()  # another one after each shut()
         self._new_waiter = new_waiter
+        self._is_lost = is_lost
         self._rules = rules
         self._expiry = rules.expiry
         self._tickets = 0  # receivers that have waited in a family or on several channels
@@ -112,7 +119,7 @@ class Exchange:
 
     # Receiving
 
-    def receive(self, channel: str, now: float) -> bytes | Waiter | None:
+    def receive(self, channel: str, clock: Callable[[], float]) -> bytes | Waiter | None:
         """Take the oldest message of `channel`, or get in line for the next; without the lock.
 
         Returns:
@@ -123,6 +130,7 @@ class Exchange:
             return None
         letters = mailbox.letters
         if letters:
+            now = clock()
             try:
                 if mailbox.granted or letters[0][0] <= now:
                     return None
@@ -135,7 +143,6 @@ class Exchange:
                 self.mailboxes.lighten(letter, mailbox)
             return letter[1]
         waiter = self._new_waiter()
-        waiter.mailbox = mailbox
         mailbox.waiting[waiter] = None
         # SYNC get-in-line: pairs with the look at `waiting` in Mailbox.put().
         # SYNC retire: pairs with the look at `waiting` in Mailboxes._retire_mailbox().
@@ -145,11 +152,33 @@ class Exchange:
             return None
         return waiter
 
-    def join(self, channels: Iterable[str], now: float) -> tuple[Waiter, bytes | None]:
+    def resume(self, channel: str, waiter: Waiter, clock: Callable[[], float]) -> bytes | None:
+        """Take the message that a waiter of `receive` was woken for; without the lock.
+
+        None when `resume_slowly` must look closer.
+        """
+        mailbox = self.by_name.get(channel)
+        if mailbox is None or mailbox.family is not None:
+            return None
+        now = clock()
+        letter = mailbox.granted.get(waiter)
+        if letter is None or letter[0] <= now or mailbox.granted.pop(waiter, None) is None:
+            return None
+        self.served = mailbox.served = self.served + 1
+        mailbox.read_at = now
+        if letter[2] is not None:
+            self.mailboxes.lighten(letter, mailbox)
+        return letter[1]
+
+    def admit(self, channel: str, now: float) -> None:
+        """Let `receive` serve `channel`, which this client may read."""
+        self.mailboxes.open(channel, now).is_checked = True
+
+    def join(self, channels: Iterable[str], now: float) -> tuple[Place, bytes | None]:
         """Get in line on `channels`, behind those who wait already.
 
         Returns:
-            The waiter; and its message, if there is one and nobody is before it. If not, it
+            The place; and a message, if there is one and nobody is before it. If not, the place
             may have been granted one already, and must then be woken behind the others.
         """
         mailboxes = self.mailboxes
@@ -162,66 +191,66 @@ class Exchange:
         for line in lines:
             line.read_at = now
             if isinstance(line, Mailbox):
-                line.is_checked = True
-                self._take_back_lost(line, now)
+                self._take_back_lost(line)
         self._tickets += 1
-        return self._get_in_line(lines, self._tickets, now)
+        place = Place(self._new_waiter(), lines, self._tickets)
+        for line in lines:
+            line.waiting[place.waiter] = place
+        return self._look_around(place, now)
 
-    def resume(self, waiter: Waiter, now: float) -> bytes | None:
-        """Take the message that `waiter` was woken for; without the lock.
-
-        None when `resume_slowly` must look closer.
-        """
-        mailbox = waiter.mailbox
-        if mailbox is None or mailbox.family is not None or waiter.lines:
-            return None
-        letter = mailbox.granted.get(waiter)
-        if letter is None or letter[0] <= now or mailbox.granted.pop(waiter, None) is None:
-            return None
-        self.served = mailbox.served = self.served + 1
-        mailbox.read_at = now
-        if letter[2] is not None:
-            self.mailboxes.lighten(letter, mailbox)
-        return letter[1]
-
-    def resume_slowly(self, waiter: Waiter, now: float) -> tuple[Waiter, bytes | None]:
-        """Take the message that `waiter` was woken for, or stay in line.
+    def resume_slowly(self, place: Place, now: float) -> tuple[Place, bytes | None]:
+        """Take the message that `place` was woken for, or stay in line.
 
         Returns:
-            The waiter and its message; or, when that is gone (expired or flushed), a new
-            waiter that has its place at the front, as `join` returns it.
-
-        Raises:
-            LayerClosed: the layer was closed while it waited.
+            The place and its message; or, when that is gone (expired or flushed), a new place
+            at the front, as `join` returns it.
         """
-        if waiter.is_closed:
-            raise LayerClosed
-        mailbox = waiter.mailbox
-        lines = waiter.lines or _only(mailbox)
-        for line in lines:
+        for line in place.lines:
             line.read_at = now
-        letter = None if mailbox is None else mailbox.granted.pop(waiter, None)
+        mailbox = place.mailbox
+        letter = None if mailbox is None else mailbox.granted.pop(place.waiter, None)
         if mailbox is not None and letter is not None:
             self.mailboxes.lighten(letter, mailbox)
             if letter[0] > now:
                 self._count_served(mailbox)
-                return waiter, letter[1]
+                return place, letter[1]
             self.mailboxes.count_dropped(mailbox, Dropped.EXPIRED)
-        for line in lines:
-            line.waiting.pop(waiter, None)
-        return self._get_in_line(lines, waiter.since, now, is_first=True)
+        heir = Place(self._new_waiter(), place.lines, place.since)
+        for line in heir.lines:
+            line.waiting.pop(place.waiter, None)
+            line.waiting = {heir.waiter: heir, **line.waiting}
+        return self._look_around(heir, now)
 
-    def leave(self, waiter: Waiter, now: float) -> Waiter | None:
-        """Let a cancelled `waiter` go without a message; return who is to be woken instead."""
-        mailbox = waiter.mailbox
-        lines = waiter.lines or _only(mailbox)
-        for line in lines:
-            line.waiting.pop(waiter, None)
+    def place_of(self, channel: str, waiter: Waiter) -> Place:
+        """Return the place of a waiter of `receive`."""
+        mailbox = self.by_name.get(channel)
+        place = Place(waiter, () if mailbox is None else (mailbox,), 0)
+        place.mailbox = mailbox
+        return place
+
+    def leave(self, place: Place, now: float) -> Waiter | None:
+        """Let a cancelled receiver go without a message; return who is to be woken instead."""
+        for line in place.lines:
+            line.waiting.pop(place.waiter, None)
             line.read_at = now
-        heir = None if mailbox is None else mailbox.take_back(waiter)
-        for line in lines:
+        heir = None if place.mailbox is None else place.mailbox.take_back(place.waiter)
+        for line in place.lines:
             self.mailboxes.retire(line, now)
         return heir
+
+    def bury(self, lost: Iterable[Waiter], channels: Iterable[str]) -> list[Waiter]:
+        """Pass on what was granted on `channels` to receivers that can never resume.
+
+        Returns:
+            The receivers that are to be woken instead.
+        """
+        dead = set(lost)
+        heirs = []
+        for channel in channels:
+            mailbox = self.by_name.get(channel)
+            if mailbox is not None:
+                heirs += [mailbox.take_back(waiter) for waiter in dead & mailbox.granted.keys()]
+        return [heir for heir in heirs if heir is not None]
 
     # Groups
 
@@ -249,46 +278,33 @@ class Exchange:
 
         Messages on channels that are not its own stay, also those that a receiver was woken for.
         """
+        self.session = object()
         waiters: dict[Waiter, None] = {}
         for line in self.mailboxes.lines():
-            waiters |= line.waiting
-            for waiter in list(line.waiting):
+            waiting = list(line.waiting)
+            waiters |= dict.fromkeys(waiting)
+            for waiter in waiting:
                 line.waiting.pop(waiter, None)
         for mailbox in list(self.by_name.values()):
-            waiters |= dict.fromkeys(mailbox.granted)
-            for waiter in reversed(list(mailbox.granted)):
+            granted = list(mailbox.granted)
+            waiters |= dict.fromkeys(granted)
+            for waiter in reversed(granted):
                 mailbox.take_back(waiter)
-        for waiter in waiters:
-            waiter.is_closed = True
         self.mailboxes.forget_client(client, now)
         return list(waiters)
 
-    def _get_in_line(
-        self, lines: tuple[Line, ...], since: int, now: float, *, is_first: bool = False
-    ) -> tuple[Waiter, bytes | None]:
-        """Let a new waiter wait at `lines`, and look whether one has a message for it."""
-        waiter = self._new_waiter()
-        only = lines[0]
-        if len(lines) == 1 and isinstance(only, Mailbox) and only.family is None:
-            waiter.mailbox = only  # the usual case, kept small
-        else:
-            waiter.lines = lines
-            waiter.since = since
-        for line in lines:
-            if is_first:
-                line.waiting = {waiter: None, **line.waiting}
-            else:
-                line.waiting[waiter] = None
-        for line in sorted(lines, key=_last_served):
+    def _look_around(self, place: Place, now: float) -> tuple[Place, bytes | None]:
+        """Take a message for `place`, which is in line, from the line served least recently."""
+        for line in sorted(place.lines, key=_last_served):
             mailbox = self._ready(line, now)
             if mailbox is not None:
                 is_alone = not mailbox.granted
-                # Where a message is in the queue nobody else waits: it is granted to `waiter`.
+                # Where a message is in the queue nobody else waits: it is granted to `place`.
                 mailbox.grant()
-                if is_alone and waiter in mailbox.granted:
-                    return self.resume_slowly(waiter, now)
+                if is_alone and place.waiter in mailbox.granted:
+                    return self.resume_slowly(place, now)
                 break
-        return waiter, None
+        return place, None
 
     def _ready(self, line: Line, now: float) -> Mailbox | None:
         """Return a mailbox of `line` with a message that nobody was woken for."""
@@ -301,10 +317,10 @@ class Exchange:
         self.mailboxes.drop_expired(mailbox, now)
         return mailbox if mailbox.letters else None
 
-    def _take_back_lost(self, mailbox: Mailbox, now: float) -> None:
-        """Pass on what was granted to receivers whose event loop closed before they resumed."""
-        for lost in [waiter for waiter in mailbox.granted if waiter.is_lost()]:
-            self.leave(lost, now)
+    def _take_back_lost(self, mailbox: Mailbox) -> None:
+        """Take back what was granted to receivers whose loop closed before they resumed."""
+        for lost in [waiter for waiter in mailbox.granted if self._is_lost(waiter)]:
+            mailbox.take_back(lost)
 
     def _is_member(self, group: str, mailbox: Mailbox, now: float) -> bool:
         """Expire what is due in `mailbox`, then say whether it is still in `group`."""
@@ -333,6 +349,3 @@ class Exchange:
 def _last_served(line: Line) -> int:
     return line.served
 
-
-def _only(mailbox: Mailbox | None) -> tuple[Line, ...]:
-    return () if mailbox is None else (mailbox,)

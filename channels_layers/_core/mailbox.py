@@ -15,8 +15,8 @@ Laws:
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Generator
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Hashable
+from typing import Final, TypeAlias
 
 from .statistics import Dropped, Tally
 
@@ -38,26 +38,20 @@ class Weight:
 Letter: TypeAlias = tuple[float, bytes, Weight | None]
 
 
-class Waiter(Protocol):
-    """A receiver that waits; made by the event loop's side, kept in line here."""
+# A receiver that waits: whatever the event loop's side made for it. Here it only stands in line.
+Waiter: TypeAlias = Hashable
 
-    lines: tuple[Line, ...]  # where it waits; empty where that is `mailbox` alone
-    since: int  # its place among all; 0 where it is older than any family's waiter
-    mailbox: Mailbox | None  # where it waits alone, or whose message it may take
-    is_closed: bool  # the layer was closed while it waited
-    is_abandoned: bool  # its coroutine was thrown away, loop and all
 
-    def __await__(self) -> Generator[Any, None, None]:
-        """Wait for `wake`."""
-        ...
+class Place:
+    """The place of a receiver that waits in several lines, in a family, or once more."""
 
-    def wake(self, place: object) -> bool:
-        """Let it go on; `place` is where the caller runs. False when it never can."""
-        ...
+    __slots__ = ("lines", "mailbox", "since", "waiter")
 
-    def is_lost(self) -> bool:
-        """Whether it can never resume, because its event loop has closed."""
-        ...
+    def __init__(self, waiter: Waiter, lines: tuple[Line, ...], since: int) -> None:
+        self.waiter = waiter
+        self.lines = lines
+        self.since = since
+        self.mailbox: Mailbox | None = None  # whose message it was woken for, later: has taken
 
 
 class Line:
@@ -67,7 +61,9 @@ class Line:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.waiting: dict[Waiter, None] = {}
+        # Most wait in one line only, and have no place. They are older than any place here: a
+        # mailbox in a family gives places to all.
+        self.waiting: dict[Waiter, Place | None] = {}
         self.read_at = NEVER  # when a receive last ended here
         self.served = 0  # the layer's count of receives at the last one served here
 
@@ -160,19 +156,20 @@ class Mailbox(Line):
 
     def put(self, letter: Letter) -> Waiter | None:
         """Queue `letter`, which there is room for; return the receiver to wake."""
-        if self.family is not None:
-            return self._put_in_family(letter)
-        if self.waiting and not self.letters:
+        if self.waiting and not self.letters and self.family is None:
             waiter = self.first()
-            if waiter is not None and self._call(waiter):
+            if self._call(waiter):
                 self.granted[waiter] = letter
                 return waiter
         if self.letters is _NO_LETTERS:
             self.letters = deque()
         self.letters.append(letter)
+        if self.family is not None:
+            self.family.pending += 1
+            self.family.note(self, letter)
         # SYNC get-in-line: pairs with the look at `letters` in Exchange.receive(). Whoever got
         # in line before the letter was in the queue is seen here, after that it sees the letter.
-        return self.grant() if self.waiting else None
+        return self.grant() if self.waiting or self.family is not None else None
 
     def grant(self) -> Waiter | None:
         """Hand the oldest message to the longest waiting receiver; return whom to wake."""
@@ -180,15 +177,13 @@ class Mailbox(Line):
             waiter = self._first_of_family()
             if waiter is None:
                 return None
-            if self._call(waiter):
-                try:
-                    letter = self.letters.popleft()
-                except IndexError:  # another thread's receiver was faster
-                    for line in waiter.lines or (self,):
-                        line.waiting = {waiter: None, **line.waiting}
-                    return None
-                self.granted[waiter] = letter
-                return waiter
+            if not self._call(waiter):
+                continue
+            try:
+                self.granted[waiter] = self.letters.popleft()
+            except IndexError:  # another thread's receiver was faster; this one looks again
+                pass
+            return waiter
         return None
 
     def take_back(self, waiter: Waiter) -> Waiter | None:
@@ -214,24 +209,19 @@ class Mailbox(Line):
         if not self.letters:
             self.letters = _NO_LETTERS
 
-    def _put_in_family(self, letter: Letter) -> Waiter | None:
-        family = self.family
-        assert family is not None, "only called for a member of a family"  # noqa: S101
-        if self.letters is _NO_LETTERS:
-            self.letters = deque()
-        self.letters.append(letter)
-        family.pending += 1
-        family.note(self, letter)
-        return self.grant()
-
-    def _call(self, waiter: Waiter) -> bool:
-        """Take `waiter` out of all its lines; False when it has left by itself."""
-        if waiter.lines:
-            for line in waiter.lines:
-                line.waiting.pop(waiter, None)
-            waiter.mailbox = self
-            return True
-        return self.waiting.pop(waiter, self) is None
+    def _call(self, waiter: Waiter | None) -> bool:
+        """Take `waiter` out of its lines; False when it has left by itself."""
+        for line in (self, self.family):
+            if line is not None and waiter in line.waiting:
+                place = line.waiting.pop(waiter, _LEFT)
+                if place is None:
+                    return True
+                if place is not _LEFT:
+                    for other in place.lines:
+                        other.waiting.pop(waiter, None)
+                    place.mailbox = self
+                    return True
+        return False
 
     def _first_of_family(self) -> Waiter | None:
         own = self.first()
@@ -239,9 +229,14 @@ class Mailbox(Line):
             return own
         other = self.family.first()
         if own is None or other is None:
-            return own or other
-        return other if other.since < own.since else own
+            return own if other is None else other
+        own_place, other_place = self.waiting.get(own), self.family.waiting.get(other)
+        if own_place is None or other_place is None:
+            return own
+        return other if other_place.since < own_place.since else own
 
+
+_LEFT: Final = Place(None, (), 0)
 
 # Most mailboxes never hold a message, since a reader waits for it. They share this empty queue:
 # one of their own would cost 760 bytes. Nothing is ever put into it.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from .capacity import Capacities
 from .groups import Groups
-from .mailbox import NEVER, Family, Letter, Line, Mailbox, Weight
+from .mailbox import NEVER, Family, Letter, Line, Mailbox, Waiter, Weight
 from .names import client_of, non_local_part
 from .statistics import Dropped, Statistics, Tally, statistics_of
 from .wheel import Wheel
@@ -42,8 +42,9 @@ class Rules:
 class Mailboxes:
     """The mailboxes of one client by channel name, each until it is empty, unread and groupless."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, is_lost: Callable[[Waiter], bool]) -> None:
         self.rules = rules
+        self._is_lost = is_lost
         self.by_name: dict[str, Mailbox] = {}
         self.groups = Groups()
         self.accepted = Tally()
@@ -303,9 +304,8 @@ class Mailboxes:
             if self._read_at.get(item, now) + self.rules.idle <= now:
                 self._read_at.pop(item, None)
             return
-        for lost in [waiter for waiter in item.waiting if waiter.is_lost()]:
-            for line in lost.lines:
-                line.waiting.pop(lost, None)
+        for waiter in [waiter for waiter in item.waiting if self._is_lost(waiter)]:
+            item.waiting.pop(waiter, None)  # its event loop has closed
         if isinstance(item, Mailbox):
             for group, ends_at in self.groups.of(item):
                 if not self.is_member(item, ends_at, now):

@@ -233,3 +233,20 @@ async def a_cancelled_group_add_never_happens_later(make: LayerMaker) -> None:
         await layer.group_discard("group", channel)
         await layer.group_send("group", {"n": n})
     assert await drained(layer, channel) == []
+
+
+@check("semantics 13")
+async def a_cancelled_group_send_reaches_every_member_or_none(make: LayerMaker) -> None:
+    """Whenever it is cancelled, all members have the same messages."""
+    layer = await make(capacity=1000)
+    members = [await member(layer, "group") for _ in range(4)]
+    for n in range(16):
+        async with started(partial(layer.group_send, "group", {"n": n})) as [writer]:
+            for _ in range(n % 5):
+                await anyio.lowlevel.checkpoint()
+            writer.cancel()
+            await writer.end()
+        await layer.group_send("group", {"after": n})
+    first, *others = [await drained(layer, channel) for channel in members]
+    assert [m["after"] for m in first if "after" in m] == list(range(16))
+    assert all(got == first for got in others)

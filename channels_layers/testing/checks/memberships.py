@@ -11,9 +11,9 @@ from ._check import Layer, LayerMaker, check
 from ._tools import drained, line, member, poll, until
 from .expiry import EXPIRY, PAST, next_fresh
 
-BRIEF: Final = 0.2  # seconds a membership or an idle reader lasts here
-LATER: Final = 1.0  # seconds after which a membership of RENEWED seconds was renewed, or is gone
-RENEWED: Final = 0.4  # seconds; long enough to be renewed even by a machine that stumbles
+BRIEF: Final = 0.15  # seconds a membership or an idle reader lasts here
+LATER: Final = 0.7  # seconds after which a membership of RENEWED seconds was renewed, or is gone
+RENEWED: Final = 0.3  # seconds; long enough to be renewed even by a machine that stumbles
 
 
 async def _gone(layer: Layer, group: str, channel: str) -> bool:
