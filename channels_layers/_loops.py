@@ -93,6 +93,16 @@ def wake(waiters: Iterable[LoopWaiter]) -> list[LoopWaiter]:
     return lost
 
 
+async def pause() -> None:
+    """Let the other tasks of the running loop run once."""
+    if _trio_token() is None:
+        await asyncio.sleep(0)
+    else:
+        import trio
+
+        await trio.lowlevel.checkpoint()
+
+
 def is_lost(waiter: LoopWaiter) -> bool:
     """Say whether `waiter` can never go on: it was cancelled, or its loop is closed."""
     if isinstance(waiter, TrioWaiter):

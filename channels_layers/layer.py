@@ -12,15 +12,13 @@ from types import TracebackType
 from typing import Final, Self, cast
 from weakref import WeakValueDictionary
 
-from anyio.lowlevel import checkpoint
-
 from . import _fork
 from ._core.exchange import Exchange
 from ._core.mailbox import Place, Waiter
 from ._core.messages import Message
 from ._core.names import check_channel, check_group, check_prefix, client_of
 from ._core.statistics import Dropped, Statistics
-from ._loops import LoopWaiter, abandon, is_lost, new_waiter, wake
+from ._loops import LoopWaiter, abandon, is_lost, new_waiter, pause, wake
 from .codecs.msgpack import decode, encode
 from .errors import ChannelFull, ForeignChannel, InvalidName, LayerClosed, MessageTooLarge
 from .guarantees import Guarantees
@@ -84,13 +82,12 @@ class ChannelLayer:
             One encoding; O(1).
         """
         payload = encode(message)
-        if len(payload) > self._max_message_bytes:
-            raise MessageTooLarge(len(payload), self._max_message_bytes)
-        if channel.__class__ is not str or channel not in self._exchange.by_name:
-            channel = check_channel(channel)
+        exchange = self._exchange
+        if exchange.try_offer(channel, payload, self._clock()):
+            return
         try:
             with self._lock:
-                waiter = self._exchange.offer(channel, payload, self._clock())
+                waiter = exchange.offer(channel, payload, self._clock())
         except ChannelFull:
             await self._pause()  # whoever tries again at once must let the readers run
             raise
@@ -98,9 +95,10 @@ class ChannelLayer:
             lost = wake((cast("LoopWaiter", waiter),))
             if lost:
                 self._bury(lost, (channel,))
-        self._sent += 1
-        if self._sent % _CALLS_PER_PAUSE == 0:
+        elif exchange.is_pause_due(channel):
             await self._pause()
+        if exchange.unlogged:
+            self._log_drops()
 
     async def receive(self, channel: str) -> Message:
         """Wait for the next message on `channel`.
@@ -138,7 +136,7 @@ class ChannelLayer:
         if found is None:
             self._admit(channel)
             found = exchange.receive(channel, self._clock)
-        if not isinstance(found, bytes):
+        if found.__class__ is not bytes:
             if found is None:
                 return (await self._receive((channel,)))[1]
             waiter = cast("LoopWaiter", found)
@@ -152,7 +150,7 @@ class ChannelLayer:
                 place = exchange.place_of(channel, waiter)
                 return (await self._receive((channel,), place, session))[1]
         try:
-            return decode(found)
+            return decode(found)  # type: ignore[arg-type]  # bytes, as just seen
         except ValueError:
             self._count_undecodable(channel)
             return (await self._receive((channel,)))[1]
@@ -442,7 +440,7 @@ class ChannelLayer:
 
     async def _pause(self) -> None:
         self._log_drops()
-        await checkpoint()
+        await pause()
 
     def _count_undecodable(self, channel: str) -> None:
         with self._lock:
@@ -452,7 +450,7 @@ class ChannelLayer:
 
     def _log_drops(self) -> None:
         """Log what was dropped; outside the lock, since a handler may use this layer."""
-        unlogged = self._exchange.mailboxes.unlogged
+        unlogged = self._exchange.unlogged
         while unlogged:
             channel, reason = unlogged.pop()
             _logger.warning("channel %r: a message was dropped: %s", channel, reason.value)

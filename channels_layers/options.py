@@ -82,6 +82,7 @@ class LayerOptions:
             shares_capacity=self.capacity_scope == "process",
             renews_memberships=self.renew_memberships,
             message_memory=self.message_memory,
+            max_message_bytes=self.max_message_bytes,
         )
 
 

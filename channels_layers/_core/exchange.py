@@ -1,21 +1,25 @@
 """What one client sends and receives inside its own process: the rules, without the waiting.
 
-Laws: as in `mailboxes`, the caller holds the layer's lock, but for `receive` and `resume`, and
-tells the time. Receivers that should be woken are returned, and the caller wakes them.
+Laws: as in `mailboxes`, the caller holds the layer's lock, but for `try_offer`, `receive` and
+`resume`, and tells the time. Receivers that should be woken are returned, and the caller wakes them.
 
-`offer`, `fan_out`, `receive` and `resume` are the path of every message. What would be a small
+`try_offer`, `fan_out`, `receive` and `resume` are the path of every message. What would be a small
 function elsewhere is written out in them: each call costs a twentieth of a send.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Final, NoReturn
 
-from ..errors import ChannelFull
-from .mailbox import Family, Line, Mailbox, Place, Waiter
+from ..errors import ChannelFull, MessageTooLarge
+from .mailbox import NEVER, Family, Line, Mailbox, Place, Waiter
 from .mailboxes import WEIGHED_BYTES, Mailboxes, Rules
+from .names import check_channel
 from .statistics import Dropped, Tally
+
+
+_PAUSE_MASK: Final = 63  # a sender pauses whenever 64 more messages than before are unread
 
 
 class Exchange:
@@ -30,45 +34,80 @@ class Exchange:
         self.mailboxes = Mailboxes(rules, is_lost)
         self.by_name = self.mailboxes.by_name
         self.served = 0  # messages that were received so far, about
+        self.next_beat = NEVER  # when something may be due
         self.session = object()  # another one after each shut()
         self._new_waiter = new_waiter
         self._is_lost = is_lost
         self._rules = rules
         self._expiry = rules.expiry
+        self.accepted = self.mailboxes.accepted
+        self.unlogged = self.mailboxes.unlogged
+        self._light_bytes = min(WEIGHED_BYTES, rules.max_message_bytes)
         self._tickets = 0  # receivers that have waited in a family or on several channels
 
     # Sending
+
+    def try_offer(self, channel: str, payload: bytes, now: float) -> bool:
+        """Queue `payload` on `channel` without the lock, where that is possible.
+
+        False when it was not queued and `offer` must do it.
+        """
+        mailbox = self.by_name.get(channel)
+        if mailbox is None or now >= self.next_beat or len(payload) > self._light_bytes:
+            return False
+        letters = mailbox.letters
+        queued = len(letters)
+        if queued >= mailbox.free_until or queued & _PAUSE_MASK == _PAUSE_MASK or mailbox.waiting:
+            return False
+        letter = (now + self._expiry, payload, None)
+        letters.append(letter)
+        # SYNC get-in-line: pairs with the look at `letters` in receive().
+        # SYNC retire: pairs with the look at `letters` in Mailboxes._retire_mailbox().
+        if (
+            mailbox.waiting
+            or not mailbox.is_expiring
+            or len(letters) > mailbox.capacity
+            or self.by_name.get(channel) is not mailbox
+        ):
+            try:
+                letters.remove(letter)
+            except ValueError:
+                pass  # somebody has it already
+            else:
+                return False
+        tally = mailbox.accepted
+        if now >= tally.turns_at:
+            tally.turn(now)
+        tally.total += 1
+        self.accepted.total += 1  # its seconds turn with the beat
+        return True
 
     def offer(self, channel: str, payload: bytes, now: float) -> Waiter | None:
         """Queue `payload` on `channel`; return the receiver to wake.
 
         Raises:
             ChannelFull: the channel holds as many unread messages as it may.
+            InvalidName: `channel` breaks the rule for names.
+            MessageTooLarge: `payload` is longer than a message may be.
         """
+        if len(payload) > self._rules.max_message_bytes:
+            raise MessageTooLarge(len(payload), self._rules.max_message_bytes)
+        if now >= self.next_beat:
+            self._beat(now)
         mailboxes = self.mailboxes
-        if now >= mailboxes.next_beat:
-            mailboxes.beat(now)
         mailbox = self.by_name.get(channel)
         if mailbox is None:
-            mailbox = mailboxes.open(channel, now)
+            mailbox = mailboxes.open(check_channel(channel), now)
+        if not mailboxes.has_room(mailbox, now):
+            self._refuse(mailbox, now)
         weight = None
-        if (
-            len(mailbox.letters) + len(mailbox.granted) >= mailbox.capacity
-            or mailbox.family is not None
-            or len(payload) > WEIGHED_BYTES
-        ):
-            if not mailboxes.has_room(mailbox, now):
+        if len(payload) > WEIGHED_BYTES:
+            weight = mailboxes.weigh(payload)
+            if weight is None:
                 self._refuse(mailbox, now)
-            if len(payload) > WEIGHED_BYTES:
-                weight = mailboxes.weigh(payload)
-                if weight is None:
-                    self._refuse(mailbox, now)
         expires_at = now + self._expiry
-        tally = mailbox.accepted
-        if now >= tally.turns_at:
-            tally.turn(now)
-        tally.total += 1
-        mailboxes.accepted.total += 1  # its seconds turn with the beat
+        mailbox.accepted.add(1, now)
+        self.accepted.total += 1
         if not mailbox.is_expiring:
             mailboxes.watch(mailbox, expires_at)
         return mailbox.put((expires_at, payload, weight))
@@ -78,9 +117,9 @@ class Exchange:
 
         A member without room misses it, and the loss is counted.
         """
+        if now >= self.next_beat:
+            self._beat(now)
         mailboxes = self.mailboxes
-        if now >= mailboxes.next_beat:
-            mailboxes.beat(now)
         weight = mailboxes.weigh(payload) if len(payload) > WEIGHED_BYTES else None
         has_memory = weight is not None or len(payload) <= WEIGHED_BYTES
         expires_at = now + self._expiry
@@ -112,7 +151,7 @@ class Exchange:
             waiter = mailbox.put(letter)
             if waiter is not None:
                 woken.append(waiter)
-        mailboxes.accepted.total += copies
+        self.accepted.total += copies
         if weight is not None:
             mailboxes.share(weight, copies)
         return woken
@@ -181,9 +220,9 @@ class Exchange:
             The place; and a message, if there is one and nobody is before it. If not, the place
             may have been granted one already, and must then be woken behind the others.
         """
+        if now >= self.next_beat:
+            self._beat(now)
         mailboxes = self.mailboxes
-        if now >= mailboxes.next_beat:
-            mailboxes.beat(now)
         lines: tuple[Line, ...] = tuple(
             mailboxes.open_family(name, now) if name.endswith("!") else mailboxes.open(name, now)
             for name in dict.fromkeys(channels)
@@ -254,6 +293,11 @@ class Exchange:
 
     # Groups
 
+    def is_pause_due(self, channel: str) -> bool:
+        """Say whether a sender on `channel` should let the readers run."""
+        mailbox = self.by_name.get(channel)
+        return mailbox is not None and not (mailbox.unread & _PAUSE_MASK)
+
     def group_add(self, group: str, channel: str, now: float) -> None:
         """Make `channel` a member of `group`, or renew its membership."""
         mailbox = self.mailboxes.open(channel, now)
@@ -292,6 +336,10 @@ class Exchange:
                 mailbox.take_back(waiter)
         self.mailboxes.forget_client(client, now)
         return list(waiters)
+
+    def _beat(self, now: float) -> None:
+        self.mailboxes.beat(now)
+        self.next_beat = self.mailboxes.next_beat
 
     def _look_around(self, place: Place, now: float) -> tuple[Place, bytes | None]:
         """Take a message for `place`, which is in line, from the line served least recently."""

@@ -6,9 +6,9 @@ Laws:
   in `granted`, still unread, until that receiver resumes and takes it. One that was cancelled in
   between gives it back, and all who were woken after it move up by one message.
 - Where a message is in `letters`, nobody waits; the sender hands it to the first in line.
-- Sending and all that is not marked otherwise happens under the layer's lock. Receiving takes
-  no lock where a single operation on `letters`, `waiting` or `granted` does it: those are
-  atomic, and whoever finds that another thread was faster goes the long way round.
+- What is not marked otherwise happens under the layer's lock. The path of most messages takes
+  no lock: where a single operation on `letters`, `waiting` or `granted` does it, that is atomic,
+  and whoever finds that another thread was faster goes the long way round.
 - The caller tells the time; nothing here waits, reads a clock or wakes.
 """
 
@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 from .statistics import Dropped, Tally
 
 NEVER: Final = float("-inf")
+_MARGIN: Final = 16  # messages below its capacity from which on a channel is filled with care
 _SLACK: Final = 64  # entries that may be out of date before anybody cleans up
 
 
@@ -122,6 +123,7 @@ class Mailbox(Line):
         "capacity",
         "dropped",
         "family",
+        "free_until",
         "granted",
         "groups",
         "is_checked",
@@ -133,6 +135,7 @@ class Mailbox(Line):
     def __init__(self, name: str, capacity: int) -> None:
         super().__init__(name)
         self.capacity = capacity  # messages
+        self.free_until = 0  # messages up to which a sender needs no lock
         self.is_checked = False  # this client may receive here, and has
         self.family: Family | None = None
         self.letters = _NO_LETTERS
@@ -161,9 +164,7 @@ class Mailbox(Line):
             if self._call(waiter):
                 self.granted[waiter] = letter
                 return waiter
-        if self.letters is _NO_LETTERS:
-            self.letters = deque()
-        self.letters.append(letter)
+        self._own_queue().append(letter)
         if self.family is not None:
             self.family.pending += 1
             self.family.note(self, letter)
@@ -197,17 +198,17 @@ class Mailbox(Line):
             if following is not None:
                 self.granted[other] = letter
                 letter = following
-        if self.letters is _NO_LETTERS:
-            self.letters = deque()
-        self.letters.appendleft(letter)
+        self._own_queue().appendleft(letter)
         if self.family is not None:
             self.family.arrivals.appendleft((self, letter))
         return self.grant()
 
-    def drop_empty_queue(self) -> None:
-        """Free the memory of a queue that is empty."""
-        if not self.letters:
-            self.letters = _NO_LETTERS
+    def _own_queue(self) -> deque[Letter]:
+        if self.letters is _NO_LETTERS:
+            self.letters = deque()
+            if self.family is None:
+                self.free_until = self.capacity - _MARGIN
+        return self.letters
 
     def _call(self, waiter: Waiter | None) -> bool:
         """Take `waiter` out of its lines; False when it has left by itself."""

@@ -37,6 +37,7 @@ class Rules:
     shares_capacity: bool  # among all channels of one non-local part
     renews_memberships: bool
     message_memory: int
+    max_message_bytes: int
 
 
 class Mailboxes:
@@ -260,6 +261,7 @@ class Mailboxes:
 
     def _adopt(self, mailbox: Mailbox, family: Family) -> None:
         mailbox.family = family
+        mailbox.free_until = 0
         family.members += 1
 
     def _retire_mailbox(self, mailbox: Mailbox, now: float) -> None:
@@ -267,8 +269,8 @@ class Mailboxes:
             return
         del self.by_name[mailbox.name]
         # SYNC retire: pairs with the look at `by_name` in Exchange.receive(). Whoever got in
-        # line before the mailbox was gone is seen here, after that it sees that it is gone.
-        if mailbox.waiting:
+        # line, or sent, before the mailbox was gone is seen here; after that it sees it gone.
+        if mailbox.waiting or mailbox.letters:
             self.by_name[mailbox.name] = mailbox
             return
         if mailbox.family is not None:
@@ -295,7 +297,6 @@ class Mailboxes:
         if mailbox.letters:
             self.watch(mailbox, mailbox.letters[0][0])
             return
-        mailbox.drop_empty_queue()
         if not self.is_read(mailbox, now):
             self.retire(mailbox, now)
 

@@ -103,7 +103,7 @@ async def a_fork_in_the_middle_of_traffic_disturbs_nobody(make: LayerMaker) -> N
         assert await reader.result() == list(range(60))
 
 
-@check("semantics 11", needs=["asyncio", "fork", "separate"])
+@check("semantics 11", needs=["separate", "asyncio", "fork"])
 async def what_a_forked_child_does_stays_with_it(make: LayerMaker) -> None:
     """Where layers share nothing, a child's messages and groups do not reach its parent."""
     layer = await make()
