@@ -23,12 +23,13 @@ _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - documented; d
 class TrioWaiter:
     """One receiver in a trio run; `await` it to wait for `wake`."""
 
-    __slots__ = ("_is_parked", "_is_woken", "_task", "token")
+    __slots__ = ("_is_parked", "_is_woken", "_task", "is_cancelled", "token")
 
     def __init__(self, token: trio.lowlevel.TrioToken) -> None:
         import trio
 
         self.token = token
+        self.is_cancelled = False
         self._task = trio.lowlevel.current_task()
         self._is_parked = False
         self._is_woken = False
@@ -50,6 +51,7 @@ class TrioWaiter:
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._is_parked = False
+            self.is_cancelled = True
             return trio.lowlevel.Abort.SUCCEEDED
 
         if self._is_woken:
@@ -106,7 +108,7 @@ async def pause() -> None:
 def is_lost(waiter: LoopWaiter) -> bool:
     """Say whether `waiter` can never go on: it was cancelled, or its loop is closed."""
     if isinstance(waiter, TrioWaiter):
-        return not _run_in_trio(waiter.token, _nothing)
+        return waiter.is_cancelled or not _run_in_trio(waiter.token, _nothing)
     return waiter.cancelled() or waiter.get_loop().is_closed()
 
 
@@ -121,6 +123,8 @@ def abandon(waiter: LoopWaiter) -> None:
 
 def _wake_elsewhere(waiter: LoopWaiter) -> bool:
     if isinstance(waiter, TrioWaiter):
+        if waiter.is_cancelled:
+            return False
         if _trio_token() is waiter.token:
             waiter.wake()
             return True

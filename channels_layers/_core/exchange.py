@@ -257,6 +257,7 @@ class Exchange:
         heir = Place(self._new_waiter(), place.lines, place.since)
         for line in heir.lines:
             line.waiting.pop(place.waiter, None)
+            # No call and no loop in this line, so no other thread can get in line meanwhile.
             line.waiting = {heir.waiter: heir, **line.waiting}
         return self._look_around(heir, now)
 
@@ -367,8 +368,9 @@ class Exchange:
 
     def _take_back_lost(self, mailbox: Mailbox) -> None:
         """Take back what was granted to receivers whose loop closed before they resumed."""
-        for lost in [waiter for waiter in mailbox.granted if self._is_lost(waiter)]:
-            mailbox.take_back(lost)
+        for waiter in list(mailbox.granted):
+            if self._is_lost(waiter):
+                mailbox.take_back(waiter)
 
     def _is_member(self, group: str, mailbox: Mailbox, now: float) -> bool:
         """Expire what is due in `mailbox`, then say whether it is still in `group`."""

@@ -153,9 +153,13 @@ class Mailbox(Line):
 
     def oldest(self) -> Letter | None:
         """Return the message that has waited longest."""
-        for letter in self.granted.values():
-            return letter
-        return self.letters[0] if self.letters else None
+        granted = list(self.granted.values())
+        if granted:
+            return granted[0]
+        try:
+            return self.letters[0]
+        except IndexError:
+            return None
 
     def put(self, letter: Letter) -> Waiter | None:
         """Queue `letter`, which there is room for; return the receiver to wake."""

@@ -305,8 +305,9 @@ class Mailboxes:
             if self._read_at.get(item, now) + self.rules.idle <= now:
                 self._read_at.pop(item, None)
             return
-        for waiter in [waiter for waiter in item.waiting if self._is_lost(waiter)]:
-            item.waiting.pop(waiter, None)  # its event loop has closed
+        for waiter in list(item.waiting):
+            if self._is_lost(waiter):
+                item.waiting.pop(waiter, None)
         if isinstance(item, Mailbox):
             for group, ends_at in self.groups.of(item):
                 if not self.is_member(item, ends_at, now):

@@ -20,31 +20,30 @@ MIN_INT: Final = -(2**63)
 
 _SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _CONTAINERS: Final = frozenset({dict, list, tuple})
-_PLAIN: Final = _SCALARS | _CONTAINERS
 
 
-def is_flat(message: Message) -> bool:
-    """Say whether the values of `message` are scalars of exactly the base types."""
-    return _SCALARS.issuperset(map(type, message.values()))
-
-
-def is_plain(container: Any, room: int = MAX_DEPTH) -> bool:
-    """Say whether all below `container` is of exactly the base types, nested `room` deep at most.
+def is_plain(message: Message) -> bool:
+    """Say whether all in `message` is of exactly the base types, and not nested too deep.
 
     Keys, the size of ints and the text of strings are not looked at: the encoder does that.
     """
-    if not room:
-        return False
-    values = container.values() if container.__class__ is dict else container
-    kinds = set(map(type, values))
-    if kinds <= _SCALARS:
-        return True
-    if not kinds <= _PLAIN:
-        return False
-    for value in values:
-        if value.__class__ in _CONTAINERS and not is_plain(value, room - 1):
-            return False
-    return True
+    level: list[Any] = [message]
+    for _ in range(MAX_DEPTH):
+        below = []
+        for container in level:
+            values = container.values() if container.__class__ is dict else container
+            if _SCALARS.issuperset(map(type, values)):
+                continue
+            for value in values:
+                kind = value.__class__
+                if kind in _CONTAINERS:
+                    below.append(value)
+                elif kind not in _SCALARS:
+                    return False
+        if not below:
+            return True
+        level = below
+    return False
 
 
 def has_large_int(value: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import ormsgpack
 
-from .._core.messages import MAX_DEPTH, Message, has_large_int, is_flat, is_plain, to_plain
+from .._core.messages import MAX_DEPTH, Message, has_large_int, is_plain, to_plain
 
 # Whatever ormsgpack would convert on its own is refused here, then looked at by to_plain().
 _STRICT: Final = (
@@ -50,7 +50,7 @@ def encode(message: Message) -> bytes:
 
 def _is_sound(message: Message, payload: bytes) -> bool:
     """Say whether `payload` holds just what `message` may hold, at the cost of a walk."""
-    if message.__class__ is not dict or not (is_flat(message) or is_plain(message)):
+    if message.__class__ is not dict or not is_plain(message):
         return False
     return _UINT64 not in payload or not has_large_int(message)
 

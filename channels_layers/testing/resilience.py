@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import random
 import threading
 from collections.abc import Collection, Iterable, Mapping
@@ -363,8 +364,8 @@ def _checked_shares(
             able = ", ".join(sorted(fault.operations))
             problem = f"has no effect unless one of these is in operations: {able}"
             raise ConfigurationError(fault.word, problem)
-    total = sum(shares.values())
-    if total > 1 + 1e-9:  # tenths do not add up exactly
+    total = math.fsum(shares.values())  # sum() finds tenths that are 1 together to be more
+    if total > 1:
         words = " + ".join(fault.word for fault in shares)
         raise ConfigurationError(words, f"must not be more than 1 in all, got {total:g}")
     return shares
@@ -379,7 +380,7 @@ def _checked_delay(delay_s: tuple[float, float]) -> tuple[float, float]:
     problem = f"must be a shortest and a longest wait in seconds, got {delay_s!r}"
     try:
         low, high = delay_s
-        is_right = 0 <= low <= high < float("inf")
+        is_right = 0 <= low <= high < math.inf
     except (TypeError, ValueError) as exc:
         raise ConfigurationError("delay_s", problem) from exc
     if not is_right:

@@ -91,6 +91,22 @@ async def _cancel_some(layer: Layer, chosen: tuple[int, ...], *, woken: bool) ->
 
 
 @check("semantics 2")
+async def a_receiver_may_be_cancelled_at_any_moment(make: LayerMaker) -> None:
+    """However far it came since it was woken: it has returned the message, or left it there."""
+    layer = await make()
+    channel = await layer.new_channel()
+    for moment in range(12):
+        async with line(layer, channel) as [waiter]:
+            await layer.send(channel, {"n": moment})
+            for _ in range(moment):
+                await anyio.lowlevel.checkpoint()
+            waiter.cancel()
+            await waiter.end()
+        kept = [] if waiter.got is None else [waiter.got]
+        assert kept + await drained(layer, channel) == [{"n": moment}]
+
+
+@check("semantics 2")
 async def one_message_finds_the_one_receiver_that_stays(make: LayerMaker) -> None:
     """Of many receivers all but one are cancelled as the message comes; that one gets it."""
     layer = await make()
