@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _modules: Final = sys.modules
-_running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - documented; does not raise
+_running_loop: Final = asyncio._get_running_loop
 
 
 class TrioWaiter:

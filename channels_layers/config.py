@@ -77,6 +77,8 @@ class ChannelLayers:
         return self._made(alias, "TEST_CONFIG")
 
     def _settings_of(self, alias: str) -> Mapping[str, Any]:
+        if "://" in alias:  # and it may hold a password, so it is not shown
+            raise ConfigurationError("alias", "is a URL, not an alias; from_url() takes URLs")
         try:
             return self._settings[alias]
         except KeyError as exc:
@@ -192,7 +194,8 @@ def _checked(path: str, settings: object) -> Mapping[str, Any]:
     backend = checked["BACKEND"]
     is_path = isinstance(backend, str) and re.fullmatch(r"\w+(\.\w+)+", backend)
     if not is_path and not isinstance(backend, type):
-        problem = f"must be a class or a dotted path such as 'package.Class', got {backend!r}"
+        found = _redacted(repr(backend), _secrets(str(backend)))
+        problem = f"must be a class or a dotted path such as 'package.Class', got {found}"
         raise ConfigurationError(field, problem)
     return checked
 
@@ -202,13 +205,16 @@ def _imported(path: str, backend: str | type[Any]) -> type[Any]:
     if isinstance(backend, type):
         return backend
     module_name, _, name = backend.rpartition(".")
+    module = None
     try:
         module = import_module(module_name)
         found = getattr(module, name)
-    except ImportError as exc:
+    except ImportError as exc:  # of either line: a lazy name imports when it is asked for
         raise ConfigurationError(path, f"cannot import {backend!r}: {exc}") from exc
     except AttributeError as exc:
-        problem = f"{module_name!r} has no {name!r}{_hint(name, dir(import_module(module_name)))}"
+        if module is None:
+            raise  # a mistake in that module
+        problem = f"{module_name!r} has no {name!r}{_hint(name, dir(module))}"
         raise ConfigurationError(path, problem) from exc
     if not isinstance(found, type):
         raise ConfigurationError(path, f"must name a class, {backend!r} is {found!r}")
@@ -346,7 +352,8 @@ def _redacted(text: str, secrets: Iterable[str]) -> str:
 
 def _mapping(path: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigurationError(path, f"must be a mapping, got {value!r}")
+        # Its type only: whoever puts a URL there may have put a password into it.
+        raise ConfigurationError(path, f"must be a mapping, got {type(value).__name__}")
     for key in value:
         if not isinstance(key, str):
             raise ConfigurationError(f"{path}[{key!r}]", "keys must be str")

@@ -12,7 +12,12 @@ try:
     from channels.exceptions import ChannelFull as _ChannelFull
     from channels.exceptions import MessageTooLarge as _MessageTooLarge
 except ImportError:
-    _ChannelFull = _MessageTooLarge = Exception
+
+    class _ChannelFull(Exception):  # type: ignore[no-redef]  # stands in for Channels' own
+        """Where Channels is not installed, nobody catches its exceptions."""
+
+    class _MessageTooLarge(Exception):  # type: ignore[no-redef]  # stands in for Channels' own
+        """Where Channels is not installed, nobody catches its exceptions."""
 
 
 class ChannelLayerError(Exception):
@@ -139,4 +144,3 @@ class BackendTimeout(BackendUnavailable):
 
     def __str__(self) -> str:
         return f"{self.shard}: no answer in time, it may have been done"
-

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 from weakref import WeakValueDictionary
 
 from . import _fork
@@ -19,10 +19,14 @@ from ._core.messages import Message
 from ._core.names import check_channel, check_group, check_prefix, client_of
 from ._core.statistics import Dropped, Statistics
 from ._loops import LoopWaiter, abandon, is_lost, new_waiter, pause, wake
+from ._remote import Remote
 from .codecs.msgpack import decode, encode
 from .errors import ChannelFull, ForeignChannel, InvalidName, LayerClosed, MessageTooLarge
 from .guarantees import Guarantees
 from .options import LayerOptions
+
+if TYPE_CHECKING:
+    from .backend import Backend
 
 _logger = logging.getLogger("channels_layers")
 
@@ -46,11 +50,25 @@ class ChannelLayer:
     guarantees = Guarantees()
 
     def __init__(
-        self, options: LayerOptions, *, clock: Callable[[], float] = time.monotonic
+        self,
+        options: LayerOptions,
+        backend: Backend | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Make a closed layer.
+
+        Args:
+            options: What may be set on every layer.
+            backend: What connects this layer to others; None: it is alone.
+            clock: Returns seconds that never go back; expiry goes by it.
+        """
         self.extensions: list[str] = ["groups", "flush", "statistics"]
         self._options = options
-        self._max_message_bytes = options.max_message_bytes
+        self._backend = backend
+        if backend is not None:
+            self.guarantees = backend.guarantees
+        self._capacity = options.rules().capacities.of
         self._clock = clock
         self._lock = threading.Lock()
         self._sent = 0
@@ -84,6 +102,9 @@ class ChannelLayer:
         payload = encode(message)
         exchange = self._exchange
         if exchange.try_offer(channel, payload, self._clock()):
+            return
+        if self._remote is not None and not self._remote.owns(check_channel(channel)):
+            await self._remote.send(channel, self._checked_size(payload), self._capacity(channel))
             return
         try:
             with self._lock:
@@ -134,7 +155,10 @@ class ChannelLayer:
             await self._pause()
         found = exchange.receive(channel, self._clock)
         if found is None:
-            self._admit(channel)
+            name = await self._check_readable(channel)
+            if not name.endswith("!") and (self._remote is None or self._remote.owns(name)):
+                with self._lock:
+                    exchange.admit(name, self._clock())
             found = exchange.receive(channel, self._clock)
         if found.__class__ is not bytes:
             if found is None:
@@ -179,7 +203,7 @@ class ChannelLayer:
         Cost:
             One decoding; O(number of channels).
         """
-        names = tuple(self._check_readable(name) for name in _several(channels))
+        names = tuple([await self._check_readable(name) for name in _several(channels)])
         if not self._exchange.served % _CALLS_PER_PAUSE:
             await self._pause()
         return await self._receive(names)
@@ -198,6 +222,8 @@ class ChannelLayer:
             Nothing to undo.
         """
         text = check_prefix(prefix)
+        if self._remote is not None:
+            await self._remote.ready(stay=False)
         number = next(self._numbers)
         if text.endswith("?"):
             return f"{text}{self._client}.{number}"
@@ -218,6 +244,9 @@ class ChannelLayer:
         """
         check_group(group)
         check_channel(channel)
+        if self._remote is not None:
+            await self._remote.group_add(group, channel)
+            return
         with self._lock:
             self._exchange.group_add(group, channel, self._clock())
 
@@ -234,6 +263,9 @@ class ChannelLayer:
         """
         check_group(group)
         check_channel(channel)
+        if self._remote is not None:
+            await self._remote.group_discard(group, channel)
+            return
         with self._lock:
             self._exchange.group_discard(group, channel, self._clock())
 
@@ -256,13 +288,17 @@ class ChannelLayer:
         Cost:
             One encoding; O(members), all copies share one payload.
         """
-        payload = self._encode(message)
+        payload = self._checked_size(encode(message))
         check_group(group)
         with self._lock:
             waiters = self._exchange.fan_out(group, payload, self._clock())
         lost = wake(cast("list[LoopWaiter]", waiters))
         if lost:
-            self._bury(lost, await self.group_channels(group))
+            with self._lock:
+                channels = self._exchange.group_channels(group, self._clock())
+            self._bury(lost, channels)
+        if self._remote is not None:
+            await self._remote.group_send(group, payload)
         self._sent += 1
         if self._sent % _CALLS_PER_PAUSE == 0:
             await self._pause()
@@ -277,6 +313,8 @@ class ChannelLayer:
             Nothing to undo.
         """
         check_group(group)
+        if self._remote is not None:
+            return await self._remote.group_channels(group)
         with self._lock:
             return self._exchange.group_channels(group, self._clock())
 
@@ -288,6 +326,9 @@ class ChannelLayer:
         Cancellation:
             Wholly done or not at all.
         """
+        if self._remote is not None:
+            await self._remote.flush()
+            return
         with self._lock:
             self._exchange.mailboxes.clear(self._clock())
 
@@ -300,6 +341,8 @@ class ChannelLayer:
         Cost:
             O(channels).
         """
+        if self._remote is not None:
+            return await self._remote.statistics_of_all()
         with self._lock:
             statistics = self._exchange.mailboxes.statistics(self._clock())
         self._log_drops()
@@ -315,15 +358,22 @@ class ChannelLayer:
             Nothing to undo.
         """
         check_channel(channel)
+        if self._remote is not None:
+            return await self._remote.statistics_of_all(channel)
         with self._lock:
             return self._exchange.mailboxes.channel_statistics(channel, self._clock())
 
     async def open(self) -> None:
         """Make the layer ready; calling it is never needed, any call does it.
 
+        Raises:
+            BackendUnavailable: the backend cannot be reached.
+
         Cancellation:
             Nothing to undo.
         """
+        if self._remote is not None:
+            await self._remote.ready(stay=True)
 
     async def close(self) -> None:
         """End every waiting receiver with `LayerClosed`, and drop what is this client's own.
@@ -334,10 +384,13 @@ class ChannelLayer:
         Cancellation:
             Wholly done or not at all.
         """
+        remote = self._remote
         with self._lock:
             waiters = self._exchange.shut(self._client, self._clock())
             self._renew_client()
         wake(cast("list[LoopWaiter]", waiters))
+        if remote is not None:
+            await remote.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -356,6 +409,7 @@ class ChannelLayer:
     def _begin(self) -> None:
         self._exchange: Exchange = Exchange(self._options.rules(), new_waiter, is_lost)
         self._client = ""
+        self._remote: Remote | None = None
         self._renew_client()
 
     def _begin_in_child(self) -> None:
@@ -368,26 +422,32 @@ class ChannelLayer:
         self._client = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         _clients[self._client] = self
+        self._remote = None
+        if self._backend is not None:
+            self._remote = Remote(
+                self._backend,
+                self._client,
+                self._exchange,
+                self._lock,
+                self._clock,
+                self._options.timeout,
+                self._wake,
+            )
 
-    def _encode(self, message: Message) -> bytes:
-        payload = encode(message)
-        if len(payload) > self._max_message_bytes:
-            raise MessageTooLarge(len(payload), self._max_message_bytes)
+    def _checked_size(self, payload: bytes) -> bytes:
+        if len(payload) > self._options.max_message_bytes:
+            raise MessageTooLarge(len(payload), self._options.max_message_bytes)
         return payload
 
-    def _check_readable(self, channel: str) -> str:
+    async def _check_readable(self, channel: str) -> str:
         name = check_channel(channel, receiving=True)
+        if self._remote is not None:
+            await self._remote.ready(stay=True)
+            await self._remote.check_readable(name)
         client = client_of(name)
         if client is not None and client != self._client and client in _clients:
             raise ForeignChannel(name)
         return name
-
-    def _admit(self, channel: str) -> None:
-        """Let the fast path of `receive` serve `channel`, if it may and can."""
-        name = self._check_readable(channel)
-        if not name.endswith("!"):
-            with self._lock:
-                self._exchange.admit(name, self._clock())
 
     async def _receive(
         self, channels: tuple[str, ...], place: Place | None = None, session: object = None
@@ -403,6 +463,8 @@ class ChannelLayer:
                     place, payload = exchange.join(channels, self._clock())
                 else:
                     place, payload = exchange.resume_slowly(place, self._clock())
+            if self._remote is not None:
+                self._remote.demand(place.lines)
             if payload is not None:
                 channel = _channel_of(place)
                 place = None
@@ -429,7 +491,12 @@ class ChannelLayer:
         with self._lock:
             heir = self._exchange.leave(place, self._clock())
         if heir is not None and place.mailbox is not None:
-            self._bury(wake((cast("LoopWaiter", heir),)), (place.mailbox.name,))
+            self._wake((heir,), (place.mailbox.name,))
+        if self._remote is not None:
+            self._remote.demand(place.lines)
+
+    def _wake(self, waiters: Iterable[Waiter], channels: Iterable[str]) -> None:
+        self._bury(wake(cast("Iterable[LoopWaiter]", waiters)), channels)
 
     def _bury(self, lost: list[LoopWaiter], channels: Iterable[str]) -> None:
         """Wake the next in line in the place of each receiver that can never resume."""

@@ -18,7 +18,6 @@ from .mailboxes import WEIGHED_BYTES, Mailboxes, Rules
 from .names import check_channel
 from .statistics import Dropped, Tally
 
-
 _PAUSE_MASK: Final = 63  # a sender pauses whenever 64 more messages than before are unread
 
 
@@ -292,12 +291,45 @@ class Exchange:
                 heirs += [mailbox.take_back(waiter) for waiter in dead & mailbox.granted.keys()]
         return [heir for heir in heirs if heir is not None]
 
-    # Groups
-
     def is_pause_due(self, channel: str) -> bool:
         """Say whether a sender on `channel` should let the readers run."""
         mailbox = self.by_name.get(channel)
         return mailbox is not None and not (mailbox.unread & _PAUSE_MASK)
+
+    # With a backend
+
+    def stage(self, channel: str, now: float) -> None:
+        """Let `channel` be one that lives in the backend, with only its receivers here."""
+        self.mailboxes.open(channel, now).is_staging = True
+
+    def hand(self, channel: str, payload: bytes, expires_at: float) -> Waiter | None:
+        """Give `payload` to a receiver of a channel that lives in the backend, if one waits."""
+        mailbox = self.by_name.get(channel)
+        if mailbox is None or not (mailbox.waiting or mailbox.family is not None):
+            return None
+        letter = (expires_at, payload, None)
+        waiter = mailbox.put(letter)
+        if waiter is None:
+            mailbox.letters.remove(letter)
+        return waiter
+
+    def take_ended(self) -> list[tuple[str, str]]:
+        """Return the memberships (group, channel) that have ended here since the last call."""
+        groups = self.mailboxes.groups
+        ended, groups.ended = groups.ended or [], []
+        return [
+            (group, channel)
+            for group, channel in ended
+            if self.by_name.get(channel) not in groups.members(group)
+        ]
+
+    def take_surplus(self, mailbox: Mailbox) -> list[bytes]:
+        """Remove and return what receivers of a channel of the backend have left behind."""
+        if mailbox.waiting or not mailbox.letters:
+            return []
+        payloads = [letter[1] for letter in mailbox.letters]
+        self.mailboxes.empty(mailbox, queued_only=True)
+        return payloads
 
     def group_add(self, group: str, channel: str, now: float) -> None:
         """Make `channel` a member of `group`, or renew its membership."""
@@ -398,4 +430,3 @@ class Exchange:
 
 def _last_served(line: Line) -> int:
     return line.served
-

@@ -14,6 +14,7 @@ class Groups:
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[Mailbox, float]] = {}
+        self.ended: list[tuple[str, str]] | None = None  # (group, channel); None: nobody asks
 
     def add(self, group: str, mailbox: Mailbox, ends_at: float) -> None:
         """Make `mailbox` a member of `group` until `ends_at`, or renew its membership."""
@@ -27,6 +28,8 @@ class Groups:
         members = self._groups.get(group, _NO_MEMBERS)
         if mailbox not in members:
             return
+        if self.ended is not None:
+            self.ended.append((group, mailbox.name))
         del members[mailbox]
         if not members:
             del self._groups[group]

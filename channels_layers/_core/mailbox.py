@@ -128,6 +128,7 @@ class Mailbox(Line):
         "groups",
         "is_checked",
         "is_expiring",
+        "is_staging",
         "letters",
         "refused",
     )
@@ -141,6 +142,7 @@ class Mailbox(Line):
         self.letters = _NO_LETTERS
         self.granted: dict[Waiter, Letter] = {}  # woken, not resumed yet
         self.groups: set[str] | None = None
+        self.is_staging = False  # the channel lives elsewhere; here are only its receivers
         self.is_expiring = False  # somebody will look when the oldest message expires
         self.accepted = Tally()
         self.refused: Tally | None = None
@@ -210,7 +212,7 @@ class Mailbox(Line):
     def _own_queue(self) -> deque[Letter]:
         if self.letters is _NO_LETTERS:
             self.letters = deque()
-            if self.family is None:
+            if self.family is None and not self.is_staging:
                 self.free_until = self.capacity - _MARGIN
         return self.letters
 

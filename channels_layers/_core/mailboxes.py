@@ -112,7 +112,7 @@ class Mailboxes:
         for family in self._families.values():
             family.arrivals.clear()
         for mailbox in list(self.by_name.values()):
-            self._empty(mailbox)
+            self.empty(mailbox)
             self.groups.discard_all(mailbox)
             self.retire(mailbox, now)
 
@@ -120,10 +120,24 @@ class Mailboxes:
         """Drop the unread messages and the memberships of the channels that `client` owns."""
         for mailbox in list(self.by_name.values()):
             if client_of(mailbox.name) == client:
-                self._empty(mailbox)
+                self.empty(mailbox)
                 self.groups.discard_all(mailbox)
             self.retire(mailbox, now)
         self._read_at.clear()
+
+    def empty(self, mailbox: Mailbox, *, queued_only: bool = False) -> None:
+        """Remove the unread messages of `mailbox`; with `queued_only` not what is granted."""
+        while mailbox.letters:
+            try:
+                self.lighten(mailbox.letters.popleft(), mailbox)
+            except IndexError:  # a receiver in another thread was faster
+                break
+        if queued_only:
+            return
+        for waiter in list(mailbox.granted):
+            letter = mailbox.granted.pop(waiter, None)
+            if letter is not None:
+                self.lighten(letter, mailbox)
 
     # Filling and expiring
 
@@ -279,14 +293,6 @@ class Mailboxes:
             # Whether it has a live reader must be known when it joins a group later.
             self._read_at[mailbox.name] = mailbox.read_at
             self._idling.add(mailbox.name, now + self.rules.idle)
-
-    def _empty(self, mailbox: Mailbox) -> None:
-        while mailbox.letters:
-            self.lighten(mailbox.letters.popleft(), mailbox)
-        for waiter in list(mailbox.granted):
-            letter = mailbox.granted.pop(waiter, None)
-            if letter is not None:
-                self.lighten(letter, mailbox)
 
     def _was_read(self, line: Line, now: float) -> bool:
         return line.read_at + self.rules.idle > now

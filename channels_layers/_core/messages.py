@@ -69,7 +69,7 @@ def to_plain(message: object) -> Message:
     return plain
 
 
-def _to_plain(value: Any, path: str, room: int) -> Any:  # noqa: C901, PLR0911 - a table of types
+def _to_plain(value: Any, path: str, room: int) -> Any:
     if value is None or value is True or value is False:
         return value
     if isinstance(value, Enum):

@@ -22,6 +22,7 @@ import anyio
 from ..guarantees import Guarantees
 from .checks import (
     cancellation,
+    cancelled_writers,
     capacity,
     closing,
     ending_loops,
@@ -44,6 +45,7 @@ from .checks import (
     shared_state,
     single_reader,
     statistics,
+    thread_races,
     threads_and_loops,
 )
 from .checks._check import Check, Layer, LayerMaker, check
@@ -81,6 +83,7 @@ _TOPICS: Final[tuple[ModuleType, ...]] = (
     receive_from,
     fairness,
     cancellation,
+    cancelled_writers,
     capacity,
     groups,
     flush,
@@ -90,6 +93,7 @@ _TOPICS: Final[tuple[ModuleType, ...]] = (
     expiry,
     memberships,
     threads_and_loops,
+    thread_races,
     ending_loops,
     fork,
     several_clients,

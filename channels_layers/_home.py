@@ -1,0 +1,159 @@
+"""The event loop that owns a backend's connections, and the thread that stands in for it.
+
+caller                                  where the backend's coroutine runs
+--------------------------------------  --------------------------------------------------
+in the home loop                        right there
+in another loop, in trio, or in a       carried to the home loop; the caller waits for the
+plain thread under async_to_sync        answer in its own loop
+no home, and the caller will stay       the caller's loop becomes the home
+(async with, open(), a receiver)
+no home, and the caller passes by       the portal: one daemon thread for the process, with
+(async_to_sync: a loop per call)        an asyncio loop, for all layers
+the home loop has closed                as without a home; the backend is opened again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from . import _fork
+from ._loops import new_waiter, wake
+from .errors import BackendTimeout
+
+T = TypeVar("T")
+
+
+class Home:
+    """Where the coroutines of one backend run, and whether it is open there."""
+
+    def __init__(self, open_backend: Callable[[], Awaitable[None]], *, is_fixed: bool) -> None:
+        """Make a home without a loop.
+
+        Args:
+            open_backend: Opens the backend, in the running loop.
+            is_fixed: Everything must run in one loop; else it runs where it is called.
+        """
+        self._open_backend = open_backend
+        self._is_fixed = is_fixed
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._is_open = False
+
+    async def run(self, function: Callable[[], Awaitable[T]], *, claim: bool = False) -> T:
+        """Call `function` in the home, with the backend open, and return its result.
+
+        Cancellation:
+            Passed on to `function`.
+
+        Raises:
+            BackendTimeout: the home ended in the middle of the call.
+        """
+        if not self._is_fixed:
+            if not self._is_open:
+                await self._open_backend()
+                self._is_open = True
+            return await function()
+        loop = self._choose(claim=claim)
+        if loop is asyncio._get_running_loop():
+            return await self._run_here(function)
+        return await _carry(loop, lambda: self._run_here(function))
+
+    async def close(self, close_backend: Callable[[], Awaitable[None]]) -> None:
+        """Close the backend where it is open; the next call opens it again."""
+        if self._is_fixed:
+            with self._lock:
+                loop, self._loop, self._opening = self._loop, None, None
+            if loop is None or not loop.is_running():
+                return
+            if loop is asyncio._get_running_loop():
+                await close_backend()
+            else:
+                await _carry(loop, close_backend)
+        elif self._is_open:
+            self._is_open = False
+            await close_backend()
+
+    def _choose(self, *, claim: bool) -> asyncio.AbstractEventLoop:
+        running = asyncio._get_running_loop()
+        with self._lock:
+            if self._loop is None or not self._loop.is_running():
+                self._opening = None
+                self._loop = running if claim and running is not None else _portal.loop()
+            return self._loop
+
+    async def _run_here(self, function: Callable[[], Awaitable[T]]) -> T:
+        opening = self._opening
+        if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
+            opening = self._opening = asyncio.ensure_future(_ensure(self._open_backend))
+        if not opening.done():
+            # One opening serves all who wait for it, so none of them may cancel it.
+            await asyncio.shield(opening)
+        return await function()
+
+
+class _Portal:
+    """One daemon thread with an event loop, made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        _fork.in_child(self, _Portal.__init__)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return its running loop."""
+        with self._lock:
+            if self._loop is None or not self._loop.is_running():
+                loop = self._loop = asyncio.new_event_loop()
+                is_running = threading.Event()
+                loop.call_soon(is_running.set)
+                thread = threading.Thread(
+                    target=loop.run_forever, name="channels-layers-portal", daemon=True
+                )
+                thread.start()
+                is_running.wait()
+                atexit.register(_stop, loop, thread)
+            return self._loop
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """End the portal before the interpreter takes its modules away."""
+    if not thread.is_alive():  # a forked child has the loop, but not its thread
+        return
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=1.0)  # seconds; it only has to come round once
+    if not loop.is_running():
+        loop.close()
+
+
+_portal = _Portal()
+
+
+async def _ensure(function: Callable[[], Awaitable[T]]) -> T:
+    return await function()
+
+
+async def _carry(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[T]]) -> T:
+    """Run `function` in `loop` and wait for it in the running loop, asyncio's or trio's."""
+    waiter = new_waiter()
+    job: Coroutine[Any, Any, T] = _ensure(function)
+    try:
+        future = asyncio.run_coroutine_threadsafe(job, loop)
+    except RuntimeError:
+        job.close()
+        raise
+    future.add_done_callback(lambda _: wake((waiter,)))
+    try:
+        await waiter
+    except BaseException:
+        future.cancel()
+        raise
+    try:
+        return future.result()
+    except concurrent.futures.CancelledError as exc:
+        raise BackendTimeout("the event loop of the connection") from exc

@@ -1,0 +1,133 @@
+"""The contract between a `ChannelLayer` and what connects it to other clients.
+
+A layer alone is complete inside its process. A backend carries payloads between layers: it is the
+smallest thing that differs between Redis, shared memory and a stranger's transport. Names, types,
+capacities, queues, fairness, cancellation and local fan-out stay with the layer.
+
+A client's own process-specific channels live in that client. All other channels (normal ones,
+single-reader ones, process-specific ones that no client owns) live in the backend, which hands
+out their messages one by one to clients that want them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ._core.statistics import Statistics
+from .guarantees import Guarantees
+
+
+class Client(Protocol):
+    """A layer as its backend sees it. No method waits; any thread may call them."""
+
+    @property
+    def id(self) -> str:
+        """The client id in the names of its process-specific channels."""
+        ...
+
+    def deliver(self, channel: str, payload: bytes, lifetime: float) -> bool:
+        """Hand over one message that expires in `lifetime` seconds.
+
+        Returns:
+            Whether it was taken. If not, the channel is full (its own), or nobody waits for it
+            any more (another one): the backend keeps the message, in its place in the order.
+        """
+        ...
+
+    def fan_out(self, group: str, payload: bytes) -> None:
+        """Hand over one group message for all of this client's members."""
+        ...
+
+    def member_added(self, group: str, channel: str) -> None:
+        """Hear that another client put a channel of this one into `group`, or renewed it."""
+        ...
+
+    def member_discarded(self, group: str, channel: str) -> None:
+        """Hear that another client took a channel of this one out of `group`."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of every message and membership: somebody flushed the prefix."""
+        ...
+
+    def statistics(self, channel: str | None = None) -> Statistics:
+        """Return this client's own numbers, of one channel or of all."""
+        ...
+
+
+class Backend(Protocol):
+    """Moves payloads between clients.
+
+    Coroutines raise `BackendUnavailable` when nothing can have happened and `BackendTimeout` when
+    it may have. A cancelled one has done all or nothing.
+    """
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """What this backend promises, fixed when it is made."""
+        ...
+
+    @property
+    def has_home(self) -> bool:
+        """Whether its coroutines must all run in one event loop, which owns its connections.
+
+        If so, the layer carries every call there, and calls `open` again in another loop when
+        that one has ended.
+        """
+        ...
+
+    async def open(self, client: Client) -> None:
+        """Connect `client`; when it has returned, what others send to it arrives. Repeatable."""
+        ...
+
+    async def close(self) -> None:
+        """Let the client go, with its memberships; idempotent, also after a failure."""
+        ...
+
+    async def send(self, channel: str, payload: bytes, capacity: int) -> None:
+        """Queue `payload` on a channel that is not the client's own.
+
+        Raises:
+            ChannelFull: it holds `capacity` unread messages.
+        """
+        ...
+
+    def want(self, channel: str, readers: int) -> None:
+        """Hear that `readers` receivers wait for `channel` now; never waits, any thread.
+
+        Until it hears another number, the backend may `deliver` that many messages, no more.
+        """
+        ...
+
+    def give_back(self, channel: str, payloads: Sequence[bytes]) -> None:
+        """Take back delivered messages that nobody read, to the front, in their order."""
+        ...
+
+    async def is_alive(self, client_id: str) -> bool:
+        """Say whether another live client has this id."""
+        ...
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Add or renew a member; its owner has heard of it before this returns."""
+        ...
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Remove a member, if it is one."""
+        ...
+
+    async def group_send(self, group: str, payload: bytes) -> None:
+        """Hand one copy to every other client with members, and queue one for other members."""
+        ...
+
+    async def group_channels(self, group: str) -> list[str]:
+        """Return the names of all members."""
+        ...
+
+    async def flush(self) -> None:
+        """Forget everything; when it has returned, every live client has been told to."""
+        ...
+
+    async def statistics(self, channel: str | None = None) -> Statistics:
+        """Return the numbers of all clients and queues, of one channel or of all."""
+        ...

@@ -1,0 +1,79 @@
+"""Every benchmark runs in its smallest form and yields its figures; how fast is not asked here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks"
+BENCHMARKS = sorted(path.stem for path in FOLDER.glob("bench_*.py"))
+LOOPS = ("asyncio", "uvloop", "trio")
+OURS = "channels-layers"
+
+
+def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, str(FOLDER / f"{name}.py"), "--quick", "--rounds", "2", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("results") / "result.json"
+    ended = run("bench_round_trip", "--json", str(path))
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(path.read_text())
+
+
+def test_there_is_a_benchmark_for_each_question() -> None:
+    assert len(BENCHMARKS) == 8
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_yields_its_figures_on_every_loop(name: str, loop: str, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    ended = run(name, "--loop", loop, "--json", str(path))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    document = json.loads(path.read_text())
+    assert ended.stdout.splitlines()[0] == document["question"]
+    for case in document["cases"]:
+        ours = [medians for name, medians in case["medians"].items() if name.startswith(OURS)]
+        names = {figure["name"] for figure in case["figures"]}
+        assert ours
+        assert all(medians.keys() == names for medians in ours)
+        assert all(math.isfinite(value) for medians in ours for value in medians.values())
+
+
+def test_a_result_tells_where_it_comes_from(document: dict[str, Any]) -> None:
+    assert document["python"].split() == ["CPython", sys.version.split()[0]]
+    assert document["versions"].keys() >= {"channels-layers", "channels", "ormsgpack"}
+    assert document["machine"]["cores"] == os.cpu_count()
+    assert "bench_round_trip.py" in document["command"][1]
+
+
+def test_a_result_holds_a_raw_sample_of_each_contender_and_round(document: dict[str, Any]) -> None:
+    samples = document["cases"][0]["samples"]
+    assert samples.keys() == {OURS, "Channels", "floor", "bare queue"}
+    assert [len(rounds) for rounds in samples.values()] == [2, 2, 2, 2]
+
+
+def test_contenders_of_asyncio_alone_stay_out_under_trio(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    run("bench_send_receive", "--loop", "trio", "--json", str(path))
+    cases = json.loads(path.read_text())["cases"]
+    assert {frozenset(case["samples"]) for case in cases} == {frozenset({OURS, "floor"})}
