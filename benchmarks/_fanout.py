@@ -2,58 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
-import anyio
 from _contenders import future_maker, opened
 from _samples import SMALL
+from _tasks import bare_tasks
 from anyio.lowlevel import checkpoint
 
 GROUP = "room"
 
-
-class Audience:
-    """Members that receive for ever; a delivery is a `receive` that returned in its own task."""
-
-    def __init__(self, layer: Any) -> None:
-        self._layer = layer
-        self._new_future = future_maker()
-        self._left = 0
-        self._all_done: Any = None
-        self.members = 0
-
-    async def member(self, channel: str) -> None:
-        """Receive for ever."""
-        receive = self._layer.receive
-        while True:
-            await receive(channel)
-            # One int, one future a send: the measuring must not weigh on what is measured.
-            self._left -= 1
-            if not self._left:
-                self._all_done.set_result(None)
-
-    async def hear(self, sends: int) -> None:
-        """Send to the group so many times at once, and wait until every copy was received."""
-        self._left = sends * self.members
-        self._all_done = self._new_future()
-        for _ in range(sends):
-            await self._layer.group_send(GROUP, SMALL)
-        await self._all_done
+#: Sends to the group so many times at once, and waits until every copy was received.
+Hear: TypeAlias = Callable[[int], Awaitable[None]]
 
 
 @asynccontextmanager
-async def audience(name: str, members: int) -> AsyncIterator[Audience]:
-    """Open a layer with a group of waiting members; dismiss them in the end."""
-    async with opened(name) as layer, anyio.create_task_group() as tasks:
-        people = Audience(layer)
+async def audience(name: str, members: int) -> AsyncIterator[Hear]:
+    """Open a layer with a group of waiting members; dismiss them in the end.
+
+    A delivery is a `receive` that returned in the member's own task.
+    """
+    left = 0
+    all_done: Any = None
+
+    async with opened(name) as layer, bare_tasks() as start:
+        receive, group_send, new_future = layer.receive, layer.group_send, future_maker()
+
+        async def member(channel: str) -> None:
+            nonlocal left
+            while True:
+                await receive(channel)
+                # One int, one future a send: the measuring must not weigh on what is measured.
+                left -= 1
+                if not left:
+                    all_done.set_result(None)
+
+        async def hear(sends: int) -> None:
+            nonlocal left, all_done
+            left = sends * members
+            all_done = new_future()
+            for _ in range(sends):
+                await group_send(GROUP, SMALL)
+            await all_done
+
         for _ in range(members):
             channel = await layer.new_channel()
             await layer.group_add(GROUP, channel)
-            tasks.start_soon(people.member, channel)
-        people.members = members
+            start(member, channel)
         for _ in range(3):
             await checkpoint()  # every member runs up to its first wait
-        yield people
-        tasks.cancel_scope.cancel()
+        yield hear

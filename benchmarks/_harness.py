@@ -202,6 +202,9 @@ async def _take_turns(case: Case, options: Options) -> Results:
             if options.loop in contender.loops:
                 rounds[contender.name] = await stack.enter_async_context(contender.open())
                 raw[contender.name] = []
+        gc.collect()
+        gc.freeze()  # what stays open need not be looked through before each sample
+        stack.callback(gc.unfreeze)
         for number in range(-1, options.rounds):  # the first is for warming up
             for name, one_round in rounds.items():
                 with _without_collector():

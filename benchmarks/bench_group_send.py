@@ -18,12 +18,12 @@ BURST = 10  # sends before the members get to run
 @asynccontextmanager
 async def ready(name: str, members: int, burst: int, repeats: int) -> AsyncIterator[Round]:
     """Open a group; a round hears `repeats` times `burst` sends."""
-    async with audience(name, members) as people:
+    async with audience(name, members) as hear:
 
         async def one_round() -> Sample:
             started = time.perf_counter()
             for _ in range(repeats):
-                await people.hear(burst)
+                await hear(burst)
             return {"deliveries": repeats * burst * members / (time.perf_counter() - started)}
 
         yield one_round

@@ -18,13 +18,13 @@ TIMES = 0.5  # no size may be less than so many times as good as 1,000 members
 @asynccontextmanager
 async def ready(name: str, members: int, deliveries: int) -> AsyncIterator[Round]:
     """Open a group; a round makes about so many deliveries, one send at a time."""
-    async with audience(name, members) as people:
+    async with audience(name, members) as hear:
         repeats = max(1, deliveries // members)
 
         async def one_round() -> Sample:
             started = time.perf_counter()
             for _ in range(repeats):
-                await people.hear(1)
+                await hear(1)
             return {"deliveries": repeats * members / (time.perf_counter() - started)}
 
         yield one_round

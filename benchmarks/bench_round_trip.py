@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import anyio
 from _contenders import ALL, opened
 from _harness import LOOPS, PEER, Case, Contender, Figure, Options, Round, Sample, Target, main
 from _samples import SMALL
+from _tasks import bare_tasks
 
 QUESTION = "How long is a round trip between two tasks through two channels of one loop?"
 QUEUE = "bare queue"
@@ -64,7 +64,7 @@ async def layer_or_queue(name: str) -> AsyncIterator[Any]:
 @asynccontextmanager
 async def ready(name: str, trips: int) -> AsyncIterator[Round]:
     """Open a layer with a task that answers; a round makes so many trips."""
-    async with layer_or_queue(name) as layer, anyio.create_task_group() as tasks:
+    async with layer_or_queue(name) as layer, bare_tasks() as start:
         there, back = await layer.new_channel(), await layer.new_channel()
 
         async def answer() -> None:
@@ -79,9 +79,8 @@ async def ready(name: str, trips: int) -> AsyncIterator[Round]:
                 await receive(back)
             return {"round trip": (time.perf_counter() - started) / trips * 1e6}
 
-        tasks.start_soon(answer)
+        start(answer)
         yield one_round
-        tasks.cancel_scope.cancel()
 
 
 def cases(options: Options) -> list[Case]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def wake(waiters: Iterable[LoopWaiter]) -> list[LoopWaiter]:
     loop = _running_loop()
     lost: list[LoopWaiter] = []
     for waiter in waiters:
-        if waiter.__class__ is not TrioWaiter and waiter.get_loop() is loop:
+        if isinstance(waiter, asyncio.Future) and waiter.get_loop() is loop:
             if not waiter.done():
                 waiter.set_result(None)
             elif waiter.cancelled():
@@ -115,10 +116,8 @@ def is_lost(waiter: LoopWaiter) -> bool:
 def abandon(waiter: LoopWaiter) -> None:
     """Mark `waiter` as one that can never go on; takes no lock."""
     if isinstance(waiter, asyncio.Future):
-        try:
+        with suppress(RuntimeError):  # its loop is closed, which is mark enough
             waiter.cancel()
-        except RuntimeError:  # its loop is closed, which is mark enough
-            pass
 
 
 def _wake_elsewhere(waiter: LoopWaiter) -> bool:

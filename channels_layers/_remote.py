@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio import fail_after
 
 from ._core.exchange import Exchange
-from ._core.mailbox import Line, Mailbox, Waiter
+from ._core.mailbox import Line, Waiter
 from ._core.names import client_of
 from ._core.statistics import Statistics
 from ._home import Home
@@ -89,13 +89,14 @@ class Remote:
     def demand(self, lines: Iterable[Line]) -> None:
         """Tell the backend how many receivers wait at `lines`, and give back what none wants."""
         for line in lines:
-            if isinstance(line, Mailbox) and not self.owns(line.name):
-                with self._lock:
-                    readers = len(line.waiting)
-                    surplus = self._exchange.take_surplus(line)
-                if surplus:
-                    self._backend.give_back(line.name, surplus)
-                self._backend.want(line.name, readers)
+            if self.owns(line.name):
+                continue
+            with self._lock:
+                readers = len(line.waiting)
+                surplus = self._exchange.take_surplus(line, self._clock())
+            for channel, letters in surplus:
+                self._backend.give_back(channel, letters)
+            self._backend.want(line.name, readers)
 
     async def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member for all clients."""
@@ -135,7 +136,7 @@ class Remote:
     async def close(self) -> None:
         """Leave the backend; what was delivered and not read is back in it before."""
         with self._lock:
-            lines = [mailbox for mailbox in self._exchange.by_name.values() if mailbox.letters]
+            lines = list(self._exchange.mailboxes.lines())
         self.demand(lines)
         await self._home.close(self._backend.close)
 
@@ -151,7 +152,7 @@ class Remote:
                 except ChannelFull:
                     return False
             else:
-                waiter = self._exchange.hand(channel, payload, now + lifetime)
+                waiter = self._exchange.hand(channel, payload, lifetime, now)
                 if waiter is None:
                     return False
         if waiter is not None:

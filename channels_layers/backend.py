@@ -96,12 +96,18 @@ class Backend(Protocol):
     def want(self, channel: str, readers: int) -> None:
         """Hear that `readers` receivers wait for `channel` now; never waits, any thread.
 
-        Until it hears another number, the backend may `deliver` that many messages, no more.
+        Until it hears another number, the backend may `deliver` that many messages, no more. A
+        `channel` that ends in "!" means every channel that begins with it.
         """
         ...
 
-    def give_back(self, channel: str, payloads: Sequence[bytes]) -> None:
-        """Take back delivered messages that nobody read, to the front, in their order."""
+    def give_back(self, channel: str, letters: Sequence[tuple[bytes, float]]) -> None:
+        """Take back what was delivered and not read, to the front; never waits, any thread.
+
+        Args:
+            channel: Where it was delivered.
+            letters: Payloads and the seconds that each has left, oldest first.
+        """
         ...
 
     async def is_alive(self, client_id: str) -> bool:

@@ -407,7 +407,9 @@ class ChannelLayer:
     # Helpers
 
     def _begin(self) -> None:
-        self._exchange: Exchange = Exchange(self._options.rules(), new_waiter, is_lost)
+        self._exchange: Exchange = Exchange(
+            self._options.rules(), new_waiter, cast("Callable[[Waiter], bool]", is_lost)
+        )
         self._client = ""
         self._remote: Remote | None = None
         self._renew_client()
@@ -444,6 +446,9 @@ class ChannelLayer:
         if self._remote is not None:
             await self._remote.ready(stay=True)
             await self._remote.check_readable(name)
+            if not name.endswith("!") and not self._remote.owns(name):
+                with self._lock:
+                    self._exchange.stage(name, self._clock())
         client = client_of(name)
         if client is not None and client != self._client and client in _clients:
             raise ForeignChannel(name)

@@ -67,7 +67,8 @@ class LayerOptions:
             raise ConfigurationError(
                 "renew_memberships", f"must be True or False, got {self.renew_memberships!r}"
             )
-        if self.on_gap is not None and not (isinstance(self.on_gap, str) and self.on_gap):
+        on_gap: object = self.on_gap
+        if on_gap is not None and (not isinstance(on_gap, str) or not on_gap):
             raise ConfigurationError("on_gap", f"must be a message type or None: {self.on_gap!r}")
         Capacities(self.capacity, self.channel_capacity)
 

@@ -10,7 +10,7 @@ function elsewhere is written out in them: each call costs a twentieth of a send
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
 from ..errors import ChannelFull, MessageTooLarge
 from .mailbox import NEVER, Family, Line, Mailbox, Place, Waiter
@@ -302,12 +302,15 @@ class Exchange:
         """Let `channel` be one that lives in the backend, with only its receivers here."""
         self.mailboxes.open(channel, now).is_staging = True
 
-    def hand(self, channel: str, payload: bytes, expires_at: float) -> Waiter | None:
+    def hand(self, channel: str, payload: bytes, lifetime: float, now: float) -> Waiter | None:
         """Give `payload` to a receiver of a channel that lives in the backend, if one waits."""
         mailbox = self.by_name.get(channel)
+        if mailbox is None and self.mailboxes.has_family(channel):
+            self.stage(channel, now)
+            mailbox = self.by_name[channel]
         if mailbox is None or not (mailbox.waiting or mailbox.family is not None):
             return None
-        letter = (expires_at, payload, None)
+        letter = (now + lifetime, payload, None)
         waiter = mailbox.put(letter)
         if waiter is None:
             mailbox.letters.remove(letter)
@@ -323,13 +326,20 @@ class Exchange:
             if self.by_name.get(channel) not in groups.members(group)
         ]
 
-    def take_surplus(self, mailbox: Mailbox) -> list[bytes]:
-        """Remove and return what receivers of a channel of the backend have left behind."""
-        if mailbox.waiting or not mailbox.letters:
-            return []
-        payloads = [letter[1] for letter in mailbox.letters]
-        self.mailboxes.empty(mailbox, queued_only=True)
-        return payloads
+    def take_surplus(self, line: Line, now: float) -> list[tuple[str, list[tuple[bytes, float]]]]:
+        """Remove what receivers of channels of the backend have left behind at `line`.
+
+        Returns:
+            By channel, the payloads with the seconds that each has left, oldest first.
+        """
+        surplus: list[tuple[str, list[tuple[bytes, float]]]] = []
+        mailbox = line if isinstance(line, Mailbox) else cast("Family", line).front()
+        while mailbox is not None and mailbox.letters and not line.waiting:
+            letters = [(letter[1], letter[0] - now) for letter in mailbox.letters]
+            surplus.append((mailbox.name, letters))
+            self.mailboxes.empty(mailbox, queued_only=True)
+            mailbox = None if isinstance(line, Mailbox) else cast("Family", line).front()
+        return surplus
 
     def group_add(self, group: str, channel: str, now: float) -> None:
         """Make `channel` a member of `group`, or renew its membership."""

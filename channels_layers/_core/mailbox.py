@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from .statistics import Dropped, Tally
@@ -186,10 +187,8 @@ class Mailbox(Line):
                 return None
             if not self._call(waiter):
                 continue
-            try:
+            with suppress(IndexError):  # another thread's receiver was faster; this one looks again
                 self.granted[waiter] = self.letters.popleft()
-            except IndexError:  # another thread's receiver was faster; this one looks again
-                pass
             return waiter
         return None
 

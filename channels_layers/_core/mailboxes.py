@@ -91,6 +91,10 @@ class Mailboxes:
             family.arrivals.extend(sorted(queued, key=lambda entry: entry[1][0]))
         return family
 
+    def has_family(self, name: str) -> bool:
+        """Say whether receivers wait, or have waited, for all channels with the name's prefix."""
+        return non_local_part(name) in self._families
+
     def retire(self, line: Line, now: float) -> None:
         """Let a mailbox or family go if nothing depends on it."""
         if line.waiting:

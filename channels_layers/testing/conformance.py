@@ -9,13 +9,11 @@ often do::
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Iterable
 from types import ModuleType
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import anyio
 
@@ -49,6 +47,7 @@ from .checks import (
     threads_and_loops,
 )
 from .checks._check import Check, Layer, LayerMaker, check
+from .checks._makers import Maker, made_by
 from .checks._report import Outcome, Report, place_of
 from .checks._tools import loop_name
 
@@ -68,9 +67,6 @@ __all__ = [
 ]
 
 LIMIT: Final = 30.0  # seconds for one check; only a layer that hangs ever gets there
-_CLOSING: Final = 5.0  # seconds for closing the layers of one check
-
-Maker = Callable[..., Any]
 
 _TOPICS: Final[tuple[ModuleType, ...]] = (
     names,
@@ -133,28 +129,6 @@ def applicable(check: Check, guarantees: Guarantees, *, loop: str = "asyncio") -
     return None
 
 
-class _Layers:
-    """The layers of one check; closes those it made, the last one first."""
-
-    def __init__(self, maker: Maker) -> None:
-        self._maker = maker
-        self._made = AsyncExitStack()
-
-    async def __call__(self, **options: Any) -> Layer:
-        made = self._maker(**options)
-        if inspect.isawaitable(made):
-            made = await made
-        if not hasattr(made, "receive") and hasattr(made, "__aenter__"):
-            made = await self._made.enter_async_context(made)
-        elif hasattr(made, "close"):
-            self._made.push_async_callback(made.close)
-        return cast("Layer", made)
-
-    async def close(self) -> None:
-        with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSING):
-            await self._made.aclose()
-
-
 async def run_check(check: Check, maker: Maker, *, limit: float = LIMIT) -> str | None:
     """Hold one kind of layer to one check.
 
@@ -170,42 +144,37 @@ async def run_check(check: Check, maker: Maker, *, limit: float = LIMIT) -> str 
         Exception: what the check found, as the check raised it.
         TimeoutError: the check hung.
     """
-    reason = applicable(check, await _prepared(maker), loop=loop_name())
-    if reason is None:
-        try:
+    try:
+        reason = applicable(check, await _prepared(maker, limit), loop=loop_name())
+        if reason is None:
             await _held(check, maker, limit)
-        except BaseExceptionGroup as group:
-            raise _only(group) from None
+    except BaseExceptionGroup as group:
+        raise _only(group) from None
     return reason
 
 
-async def _prepared(maker: Maker) -> Guarantees:
+async def _prepared(maker: Maker, limit: float) -> Guarantees:
     # What earlier checks left behind on a server must not disturb this one.
-    layers = _Layers(maker)
-    try:
-        layer = await layers()
-        guarantees = guarantees_of(layer)
-        if guarantees.shared and (guarantees.trio or loop_name() != "trio"):
-            await layer.flush()
-    finally:
-        await layers.close()
+    with anyio.fail_after(limit):
+        async with made_by(maker) as make:
+            layer = await make()
+            guarantees = guarantees_of(layer)
+            if guarantees.shared and (guarantees.trio or loop_name() != "trio"):
+                await layer.flush()
     return guarantees
 
 
 async def _held(check: Check, maker: Maker, limit: float) -> None:
-    layers = _Layers(maker)
     place = ""
-    try:
+    async with made_by(maker) as make:
         with anyio.move_on_after(limit) as scope:
             try:
-                await check(layers)
+                await check(make)
             except BaseException as error:
                 place = place_of(error)  # of a cancellation: where the check was waiting
                 raise
         if scope.cancelled_caught:
             raise TimeoutError(f"still waiting after {limit:g} s{place}")
-    finally:
-        await layers.close()
 
 
 def _only(error: BaseException) -> BaseException:

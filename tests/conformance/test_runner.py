@@ -116,6 +116,29 @@ async def test_a_maker_may_be_an_async_context_manager():
     assert events == [{}, {"capacity": 3}]
 
 
+async def test_a_maker_may_keep_a_task_group_open():
+    @asynccontextmanager
+    async def maker(**options):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            yield Layer(**options)
+            tasks.cancel_scope.cancel()
+
+    assert await run_check(does_nothing, maker) is None
+    with pytest.raises(TimeoutError, match="still waiting"):
+        await run_check(waits, maker, limit=0.05)
+
+
+async def test_a_maker_that_fails_is_a_check_that_fails():
+    @asynccontextmanager
+    async def maker(**options):
+        raise OSError("no server")
+        yield
+
+    with pytest.raises(OSError, match="no server"):
+        await run_check(does_nothing, maker)
+
+
 async def test_a_layer_without_close_is_left_alone():
     class Endless:
         receive = None

@@ -1,7 +1,4 @@
-"""What the kit says of other layers: Django Channels' own, and ours with a fault added.
-
-Rows are those of the table of known faults: 12 (threads), 14 (bad types), 19 (the in-memory layer).
-"""
+"""What the kit says of other layers: Django Channels' own, and ours with a fault added."""
 
 from __future__ import annotations
 
@@ -31,16 +28,16 @@ class Theirs(ChannelsOwn):
 
 
 BROKEN = {
-    # Row 12: a receiver is not woken from another thread.
+    # A receiver is not woken from another thread.
     "a_receiver_on_another_loop_is_woken": "still waiting",
     "a_receiver_on_this_loop_is_woken_from_another": "still waiting",
     "two_loops_receive_at_once": "still waiting",
     "readers_in_several_threads_share_the_work": "",
-    # Row 13: a forked child has its parent's identity and its parent's messages.
+    # A forked child has its parent's identity and its parent's messages.
     "a_forked_child_is_a_new_client": "inmemory!",
     "a_forked_child_takes_nothing_from_its_parent": "",
     "parent_and_child_share_no_normal_message": "more than was sent",
-    # Row 14: whatever is put in comes out, or fails as something else than a TypeError.
+    # Whatever is put in comes out, or fails as something else than a TypeError.
     "keys_are_strings": "was accepted",
     "dates_and_times_are_refused": "was accepted",
     "identifiers_and_exact_numbers_are_refused": "was accepted",
@@ -51,19 +48,19 @@ BROKEN = {
     "a_message_is_a_dict": "message is not a dict",
     "a_tuple_arrives_as_a_list": "received",
     "the_error_names_the_path": "was accepted",
-    # Row 19: the first of two receivers is cancelled and the message is destroyed.
+    # The first of two receivers is cancelled and the message is destroyed.
     "a_cancelled_receive_takes_nothing": "still waiting",
     "a_cancelled_receiver_leaves_the_line_as_it_was": "still waiting",
     "a_normal_channel_in_a_group_gives_each_message_to_one_reader": "still waiting",
     "one_message_at_a_time_goes_down_the_line": "still waiting",
-    # Row 19: channel_capacity.
+    # `channel_capacity` cannot be used at all.
     "channel_capacity_takes_globs": "too many values to unpack",
     "channel_capacity_takes_compiled_patterns": "cannot unpack",
     "the_first_match_of_channel_capacity_wins": "too many values to unpack",
-    # Row 23: closing leaves receivers where they are.
+    # Closing leaves receivers where they are.
     "closing_ends_waiting_receivers": "still waiting",
     "a_later_call_opens_the_layer_again": "",
-    # And more that the letter of the contract forbids.
+    # And more that the contract forbids.
     "a_newline_is_in_no_name": "was accepted",
     "other_alphabets_are_in_no_name": "was accepted",
     "an_exclamation_mark_is_last_only_in_receive": "was accepted",
