@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _modules: Final = sys.modules
+_Future: Final = asyncio.Future
 _running_loop: Final = asyncio._get_running_loop
 
 
@@ -86,7 +87,7 @@ def wake(waiters: Iterable[LoopWaiter]) -> list[LoopWaiter]:
     loop = _running_loop()
     lost: list[LoopWaiter] = []
     for waiter in waiters:
-        if isinstance(waiter, asyncio.Future) and waiter.get_loop() is loop:
+        if isinstance(waiter, _Future) and waiter.get_loop() is loop:
             if not waiter.done():
                 waiter.set_result(None)
             elif waiter.cancelled():

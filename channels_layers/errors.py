@@ -66,7 +66,7 @@ class NotSerializable(UsageError, TypeError):
         )
 
 
-class MessageTooLarge(_MessageTooLarge, UsageError, ValueError):  # type: ignore[misc]  # untyped base
+class MessageTooLarge(_MessageTooLarge, UsageError, ValueError):
     """The encoded message exceeds `max_message_bytes`; raised before anything is sent."""
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
@@ -109,7 +109,7 @@ class LayerClosed(UsageError):
         return "the channel layer was closed"
 
 
-class ChannelFull(_ChannelFull, ChannelLayerError):  # type: ignore[misc]  # untyped base
+class ChannelFull(_ChannelFull, ChannelLayerError):
     """The channel holds as many unread messages as it may; slow down or drop, your choice."""
 
     def __init__(self, channel: str, capacity: int) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakValueDictionary
 
 from . import _fork
@@ -113,7 +113,7 @@ class ChannelLayer:
             await self._pause()  # whoever tries again at once must let the readers run
             raise
         if waiter is not None:
-            lost = wake((cast("LoopWaiter", waiter),))
+            lost = wake((waiter,))
             if lost:
                 self._bury(lost, (channel,))
         elif exchange.is_pause_due(channel):
@@ -163,7 +163,7 @@ class ChannelLayer:
         if found.__class__ is not bytes:
             if found is None:
                 return (await self._receive((channel,)))[1]
-            waiter = cast("LoopWaiter", found)
+            waiter: Waiter = found
             try:
                 await waiter
             except BaseException as exc:
@@ -174,7 +174,7 @@ class ChannelLayer:
                 place = exchange.place_of(channel, waiter)
                 return (await self._receive((channel,), place, session))[1]
         try:
-            return decode(found)  # type: ignore[arg-type]  # bytes, as just seen
+            return decode(found)
         except ValueError:
             self._count_undecodable(channel)
             return (await self._receive((channel,)))[1]
@@ -292,7 +292,7 @@ class ChannelLayer:
         check_group(group)
         with self._lock:
             waiters = self._exchange.fan_out(group, payload, self._clock())
-        lost = wake(cast("list[LoopWaiter]", waiters))
+        lost = wake(waiters)
         if lost:
             with self._lock:
                 channels = self._exchange.group_channels(group, self._clock())
@@ -388,7 +388,7 @@ class ChannelLayer:
         with self._lock:
             waiters = self._exchange.shut(self._client, self._clock())
             self._renew_client()
-        wake(cast("list[LoopWaiter]", waiters))
+        wake(waiters)
         if remote is not None:
             await remote.close()
 
@@ -407,9 +407,7 @@ class ChannelLayer:
     # Helpers
 
     def _begin(self) -> None:
-        self._exchange: Exchange = Exchange(
-            self._options.rules(), new_waiter, cast("Callable[[Waiter], bool]", is_lost)
-        )
+        self._exchange: Exchange = Exchange(self._options.rules(), new_waiter, is_lost)
         self._client = ""
         self._remote: Remote | None = None
         self._renew_client()
@@ -478,7 +476,7 @@ class ChannelLayer:
                 except ValueError:
                     self._count_undecodable(channel)
                     continue
-            waiter = cast("LoopWaiter", place.waiter)
+            waiter = place.waiter
             if place.mailbox is not None:
                 wake((waiter,))  # it has been granted a message behind others
             try:
@@ -491,7 +489,7 @@ class ChannelLayer:
         if isinstance(exc, GeneratorExit):
             # The garbage collector throws the coroutine away, perhaps while this very thread
             # holds the lock. Whoever wants to wake the waiter finds the mark.
-            abandon(cast("LoopWaiter", place.waiter))
+            abandon(place.waiter)
             return
         with self._lock:
             heir = self._exchange.leave(place, self._clock())
@@ -501,14 +499,14 @@ class ChannelLayer:
             self._remote.demand(place.lines)
 
     def _wake(self, waiters: Iterable[Waiter], channels: Iterable[str]) -> None:
-        self._bury(wake(cast("Iterable[LoopWaiter]", waiters)), channels)
+        self._bury(wake(waiters), channels)
 
     def _bury(self, lost: list[LoopWaiter], channels: Iterable[str]) -> None:
         """Wake the next in line in the place of each receiver that can never resume."""
         while lost:
             with self._lock:
                 heirs = self._exchange.bury(lost, channels)
-            lost = wake(cast("list[LoopWaiter]", heirs))
+            lost = wake(heirs)
 
     async def _pause(self) -> None:
         self._log_drops()

@@ -1,10 +1,10 @@
 """What one client sends and receives inside its own process: the rules, without the waiting.
 
 Laws: as in `mailboxes`, the caller holds the layer's lock, but for `try_offer`, `receive` and
-`resume`, and tells the time. Receivers that should be woken are returned, and the caller wakes them.
+`resume`, and tells the time. Receivers that should be woken are returned; the caller wakes them.
 
-`try_offer`, `fan_out`, `receive` and `resume` are the path of every message. What would be a small
-function elsewhere is written out in them: each call costs a twentieth of a send.
+`try_offer`, `fan_out`, `receive` and `resume` are the path of every message. What would be a
+small function elsewhere is written out in them: each call costs a twentieth of a send.
 """
 
 from __future__ import annotations
@@ -121,35 +121,36 @@ class Exchange:
         mailboxes = self.mailboxes
         weight = mailboxes.weigh(payload) if len(payload) > WEIGHED_BYTES else None
         has_memory = weight is not None or len(payload) <= WEIGHED_BYTES
-        expires_at = now + self._expiry
-        letter = (expires_at, payload, weight)
+        letter = (now + self._expiry, payload, weight)
         woken = []
-        copies = 0
-        for mailbox, ends_at in list(mailboxes.groups.members(group).items()):
+        unusual = []
+        members = mailboxes.groups.members(group)
+        for mailbox, ends_at in members.items():
             letters = mailbox.letters
-            if (ends_at <= now or (letters and letters[0][0] <= now)) and not self._is_member(
-                group, mailbox, now
+            if (
+                ends_at <= now
+                or not mailbox.is_expiring
+                or mailbox.family is not None
+                or len(letters) + len(mailbox.granted) >= mailbox.capacity
+                or (letters and letters[0][0] <= now)
+                or not has_memory
             ):
+                unusual.append(mailbox)  # it may leave the group, which must not change here
                 continue
-            if not has_memory or (
-                (
-                    len(letters) + len(mailbox.granted) >= mailbox.capacity
-                    or mailbox.family is not None
-                )
-                and not mailboxes.has_room(mailbox, now)
-            ):
-                mailboxes.count_dropped(mailbox, Dropped.FULL)
-                continue
-            copies += 1
             tally = mailbox.accepted
             if now >= tally.turns_at:
                 tally.turn(now)
             tally.total += 1
-            if not mailbox.is_expiring:
-                mailboxes.watch(mailbox, expires_at)
             waiter = mailbox.put(letter)
             if waiter is not None:
                 woken.append(waiter)
+        copies = len(members) - len(unusual)
+        for mailbox in unusual:
+            if self._may_have_copy(group, mailbox, now, has_memory=has_memory):
+                copies += 1
+                waiter = mailbox.put(letter)
+                if waiter is not None:
+                    woken.append(waiter)
         self.accepted.total += copies
         if weight is not None:
             mailboxes.share(weight, copies)
@@ -199,8 +200,11 @@ class Exchange:
         if mailbox is None or mailbox.family is not None:
             return None
         now = clock()
-        letter = mailbox.granted.get(waiter)
-        if letter is None or letter[0] <= now or mailbox.granted.pop(waiter, None) is None:
+        letter = mailbox.granted.pop(waiter, None)
+        if letter is None:
+            return None
+        if letter[0] <= now:
+            mailbox.granted[waiter] = letter
             return None
         self.served = mailbox.served = self.served + 1
         mailbox.read_at = now
@@ -424,6 +428,18 @@ class Exchange:
             return True
         self.mailboxes.groups.discard(group, mailbox)
         return False
+
+    def _may_have_copy(self, group: str, mailbox: Mailbox, now: float, *, has_memory: bool) -> bool:
+        """Say whether `mailbox` is still a member of `group` and has room; count it if so."""
+        if not self._is_member(group, mailbox, now):
+            return False
+        if not has_memory or not self.mailboxes.has_room(mailbox, now):
+            self.mailboxes.count_dropped(mailbox, Dropped.FULL)
+            return False
+        mailbox.accepted.add(1, now)
+        if not mailbox.is_expiring:
+            self.mailboxes.watch(mailbox, now + self._expiry)
+        return True
 
     def _count_served(self, mailbox: Mailbox) -> None:
         self.served = mailbox.served = self.served + 1

@@ -15,9 +15,8 @@ Laws:
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Hashable
 from contextlib import suppress
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .statistics import Dropped, Tally
 
@@ -41,7 +40,7 @@ Letter: TypeAlias = tuple[float, bytes, Weight | None]
 
 
 # A receiver that waits: whatever the event loop's side made for it. Here it only stands in line.
-Waiter: TypeAlias = Hashable
+Waiter: TypeAlias = Any
 
 
 class Place:
@@ -167,10 +166,14 @@ class Mailbox(Line):
     def put(self, letter: Letter) -> Waiter | None:
         """Queue `letter`, which there is room for; return the receiver to wake."""
         if self.waiting and not self.letters and self.family is None:
-            waiter = self.first()
-            if self._call(waiter):
-                self.granted[waiter] = letter
-                return waiter
+            try:
+                for waiter in self.waiting:  # first() and _call(), written out for speed
+                    if self.waiting[waiter] is None and self.waiting.pop(waiter, _LEFT) is None:
+                        self.granted[waiter] = letter
+                        return waiter
+                    break
+            except (KeyError, RuntimeError):  # another thread was faster
+                pass
         self._own_queue().append(letter)
         if self.family is not None:
             self.family.pending += 1

@@ -48,12 +48,11 @@ def is_plain(message: Message) -> bool:
 
 def has_large_int(value: Any) -> bool:
     """Say whether an int above 64 bit signed stands anywhere in a plain `value`."""
-    if value.__class__ is int:
+    kind = value.__class__
+    if kind is int:
         return bool(value > MAX_INT)
-    if value.__class__ is dict:
-        return any(map(has_large_int, value.values()))
-    if value.__class__ in _CONTAINERS:
-        return any(map(has_large_int, value))
+    if kind in _CONTAINERS:
+        return any(map(has_large_int, value.values() if kind is dict else value))
     return False
 
 
