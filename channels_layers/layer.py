@@ -21,7 +21,14 @@ from ._core.statistics import Dropped, Statistics
 from ._loops import LoopWaiter, abandon, is_lost, new_waiter, pause, wake
 from ._remote import Remote
 from .codecs.msgpack import decode, encode
-from .errors import ChannelFull, ForeignChannel, InvalidName, LayerClosed, MessageTooLarge
+from .errors import (
+    ChannelFull,
+    ForeignChannel,
+    InvalidName,
+    LayerClosed,
+    MessageTooLarge,
+    UnsupportedByBackend,
+)
 from .guarantees import Guarantees
 from .options import LayerOptions
 
@@ -62,12 +69,17 @@ class ChannelLayer:
             options: What may be set on every layer.
             backend: What connects this layer to others; None: it is alone.
             clock: Returns seconds that never go back; expiry goes by it.
+
+        Raises:
+            UnsupportedByBackend: `on_gap` is set, and no backend can tell of a gap yet.
         """
         self.extensions: list[str] = ["groups", "flush", "statistics"]
         self._options = options
         self._backend = backend
         if backend is not None:
             self.guarantees = backend.guarantees
+            if options.on_gap is not None:
+                raise UnsupportedByBackend("on_gap", type(backend).__name__)
         self._capacity = options.rules().capacities.of
         self._clock = clock
         self._lock = threading.Lock()
