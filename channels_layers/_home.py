@@ -45,6 +45,14 @@ class Home:
         self._opening: asyncio.Task[None] | None = None
         self._is_open = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the backend is open, in a home that still runs."""
+        loop, opening = self._loop, self._opening
+        if not self._is_fixed or loop is None or opening is None:
+            return self._is_open
+        return loop.is_running() and opening.done() and not _has_failed(opening)
+
     async def run(self, function: Callable[[], Awaitable[T]], *, claim: bool = False) -> T:
         """Call `function` in the home, with the backend open, and return its result.
 
@@ -89,7 +97,7 @@ class Home:
 
     async def _run_here(self, function: Callable[[], Awaitable[T]]) -> T:
         opening = self._opening
-        if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
+        if opening is None or _has_failed(opening):
             opening = self._opening = asyncio.ensure_future(_ensure(self._open_backend))
         if not opening.done():
             # One opening serves all who wait for it, so none of them may cancel it.
@@ -132,6 +140,10 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 
 
 _portal = _Portal()
+
+
+def _has_failed(opening: asyncio.Task[None]) -> bool:
+    return opening.done() and (opening.cancelled() or opening.exception() is not None)
 
 
 async def _ensure(function: Callable[[], Awaitable[T]]) -> T:

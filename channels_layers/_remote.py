@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio import fail_after
 
 from ._core.exchange import Exchange
-from ._core.mailbox import Line, Waiter
+from ._core.mailbox import Line, Mailbox, Waiter
 from ._core.names import client_of
 from ._core.statistics import Statistics
 from ._home import Home
@@ -74,17 +74,35 @@ class Remote:
         Raises:
             BackendUnavailable: it cannot be opened.
         """
-        await self.run(_nothing, claim=stay)
+        if not self._home.is_open:
+            await self.run(_nothing, claim=stay)
 
     async def send(self, channel: str, payload: bytes, capacity: int) -> None:
         """Send to a channel that this client does not own."""
         await self.run(self._backend.send, channel, payload, capacity)
 
-    async def check_readable(self, channel: str) -> None:
-        """Raise `ForeignChannel` where another live client owns `channel`."""
-        client = client_of(channel)
-        if client and client != self.id and await self.run(self._backend.is_alive, client):
-            raise ForeignChannel(channel)
+    def is_home_of(self, channel: str) -> bool:
+        """Say whether `channel` lives in this client, and the backend is open for it."""
+        return self._home.is_open and self.owns(channel)
+
+    async def prepare(self, lines: Iterable[Line]) -> None:
+        """See to it that messages can come to receivers that wait at `lines`.
+
+        Raises:
+            ForeignChannel: another live client owns one of the channels.
+            BackendUnavailable: the backend cannot be opened.
+        """
+        await self.ready(stay=True)
+        for line in lines:
+            client = client_of(line.name)
+            if client == self.id:
+                continue
+            if client:
+                is_alive: bool = await self.run(self._backend.is_alive, client)
+                if is_alive:
+                    raise ForeignChannel(line.name)
+            if isinstance(line, Mailbox):
+                line.is_staging = True
 
     def demand(self, lines: Iterable[Line]) -> None:
         """Tell the backend how many receivers wait at `lines`, and give back what none wants."""

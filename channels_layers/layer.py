@@ -167,11 +167,11 @@ class ChannelLayer:
             await self._pause()
         found = exchange.receive(channel, self._clock)
         if found is None:
-            name = await self._check_readable(channel)
-            if not name.endswith("!") and (self._remote is None or self._remote.owns(name)):
+            name = self._check_readable(channel)
+            if not name.endswith("!") and (self._remote is None or self._remote.is_home_of(name)):
                 with self._lock:
                     exchange.admit(name, self._clock())
-            found = exchange.receive(channel, self._clock)
+                found = exchange.receive(channel, self._clock)
         if found.__class__ is not bytes:
             if found is None:
                 return (await self._receive((channel,)))[1]
@@ -215,7 +215,7 @@ class ChannelLayer:
         Cost:
             One decoding; O(number of channels).
         """
-        names = tuple([await self._check_readable(name) for name in _several(channels)])
+        names = tuple(self._check_readable(name) for name in _several(channels))
         if not self._exchange.served % _CALLS_PER_PAUSE:
             await self._pause()
         return await self._receive(names)
@@ -451,14 +451,8 @@ class ChannelLayer:
             raise MessageTooLarge(len(payload), self._options.max_message_bytes)
         return payload
 
-    async def _check_readable(self, channel: str) -> str:
+    def _check_readable(self, channel: str) -> str:
         name = check_channel(channel, receiving=True)
-        if self._remote is not None:
-            await self._remote.ready(stay=True)
-            await self._remote.check_readable(name)
-            if not name.endswith("!") and not self._remote.owns(name):
-                with self._lock:
-                    self._exchange.stage(name, self._clock())
         client = client_of(name)
         if client is not None and client != self._client and client in _clients:
             raise ForeignChannel(name)
@@ -470,6 +464,7 @@ class ChannelLayer:
         """Receive on any lines, be it behind others, or once more from the place of before."""
         exchange = self._exchange
         session = session or exchange.session
+        is_first = place is None
         while True:
             with self._lock:
                 if exchange.session is not session:
@@ -479,7 +474,8 @@ class ChannelLayer:
                 else:
                     place, payload = exchange.resume_slowly(place, self._clock())
             if self._remote is not None:
-                self._remote.demand(place.lines)
+                await self._tell(self._remote, place, is_first=is_first and payload is None)
+                is_first = False
             if payload is not None:
                 channel = _channel_of(place)
                 place = None
@@ -496,6 +492,17 @@ class ChannelLayer:
             except BaseException as exc:
                 self._leave(place, exc)
                 raise
+
+    async def _tell(self, remote: Remote, place: Place, *, is_first: bool) -> None:
+        """Let the backend know who waits; at first see that it is open and the channel ours."""
+        if is_first:
+            # Only now, since whoever called first must also be the first in line.
+            try:
+                await remote.prepare(place.lines)
+            except BaseException as exc:
+                self._leave(place, exc)
+                raise
+        remote.demand(place.lines)
 
     def _leave(self, place: Place, exc: BaseException) -> None:
         if isinstance(exc, GeneratorExit):
