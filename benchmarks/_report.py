@@ -66,7 +66,7 @@ def write_json(
     """Write everything that is needed to judge or repeat the run."""
     document = {
         "question": question,
-        "command": ["python", *sys.orig_argv[1:]],
+        "command": _command(path),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "options": asdict(options),
         "machine": _machine(),
@@ -136,6 +136,12 @@ def _short(sample: Any) -> dict[str, Any]:
         name: [round(v, 2) for v in value] if isinstance(value, list) else value
         for name, value in sample.items()
     }
+
+
+def _command(path: str) -> str:
+    script = Path(sys.argv[0])
+    given = [Path(word).name if word == path else word for word in sys.argv[1:]]
+    return " ".join(["python", f"{script.parent.name}/{script.name}", *given])
 
 
 def _machine() -> dict[str, Any]:
