@@ -43,6 +43,8 @@ class TrioWaiter:
         """Let it go on; to be called in its own run."""
         import trio
 
+        if self.is_cancelled:
+            return
         self._is_woken = True
         if self._is_parked:
             self._is_parked = False
@@ -95,6 +97,14 @@ def wake(waiters: Iterable[LoopWaiter]) -> list[LoopWaiter]:
         elif not _wake_elsewhere(waiter):
             lost.append(waiter)
     return lost
+
+
+def wake_soon(waiter: LoopWaiter) -> None:
+    """Let a `waiter` of the running loop go on when the loop has come round."""
+    if isinstance(waiter, TrioWaiter):
+        waiter.token.run_sync_soon(waiter.wake)
+    else:
+        waiter.get_loop().call_soon(_set, waiter)
 
 
 async def pause() -> None:

@@ -18,6 +18,9 @@ from .mailboxes import WEIGHED_BYTES, Mailboxes, Rules
 from .names import check_channel
 from .statistics import Dropped, Tally
 
+# A receiver that finds its message waiting returns at once, but for one in so many calls, which
+# lets the other tasks run first; a pass of the loop costs as much as several messages.
+_CALLS_PER_PAUSE: Final = 64
 _PAUSE_MASK: Final = 63  # a sender pauses whenever 64 more messages than before are unread
 
 
@@ -28,14 +31,16 @@ class Exchange:
         self,
         rules: Rules,
         new_waiter: Callable[[], Waiter],
+        wake_soon: Callable[[Waiter], None],
         is_lost: Callable[[Waiter], bool],
     ) -> None:
         self.mailboxes = Mailboxes(rules, is_lost)
         self.by_name = self.mailboxes.by_name
-        self.served = 0  # messages that were received so far, about
+        self.served = 1  # messages that were received so far, about
         self.next_beat = NEVER  # when something may be due
         self.session = object()  # another one after each shut()
         self._new_waiter = new_waiter
+        self._wake_soon = wake_soon
         self._is_lost = is_lost
         self._rules = rules
         self._expiry = rules.expiry
@@ -162,7 +167,8 @@ class Exchange:
         """Take the oldest message of `channel`, or get in line for the next; without the lock.
 
         Returns:
-            The payload; or a waiter that is in line; or None when `join` must look closer.
+            The payload; or a waiter that is in line, or will be woken; or None when `join`
+            must look closer.
         """
         mailbox = self.by_name.get(channel)
         if mailbox is None or not mailbox.is_checked or mailbox.family is not None:
@@ -176,6 +182,11 @@ class Exchange:
                 letter = letters.popleft()
             except IndexError:  # another thread's receiver was faster
                 return None
+            if not self.served % _CALLS_PER_PAUSE:
+                waiter = self._new_waiter()
+                mailbox.granted[waiter] = letter
+                self._wake_soon(waiter)
+                return waiter
             self.served = mailbox.served = self.served + 1
             mailbox.read_at = now
             if letter[2] is not None:
@@ -221,7 +232,7 @@ class Exchange:
 
         Returns:
             The place; and a message, if there is one and nobody is before it. If not, the place
-            may have been granted one already, and must then be woken behind the others.
+            is in line, or was granted one behind the others and will be woken.
         """
         if now >= self.next_beat:
             self._beat(now)
@@ -396,8 +407,9 @@ class Exchange:
                 is_alone = not mailbox.granted
                 # Where a message is in the queue nobody else waits: it is granted to `place`.
                 mailbox.grant()
-                if is_alone and place.waiter in mailbox.granted:
+                if is_alone and place.mailbox is mailbox and self.served % _CALLS_PER_PAUSE:
                     return self.resume_slowly(place, now)
+                self._wake_soon(place.waiter)
                 break
         return place, None
 
