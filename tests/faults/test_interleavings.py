@@ -74,9 +74,7 @@ class Program:
         self.loops[number].result(self.layer.group_send("group", {"by": number, "n": 0}))
 
     def _receive(self, number, name):
-        self.readers[number].append(
-            ((name,), self.loops[number].start(self.layer.receive(name)))
-        )
+        self.readers[number].append(((name,), self.loops[number].start(self.layer.receive(name))))
 
     def _receive_from(self, number, name):
         names = (name, self.dice.choice(LINES))
@@ -156,7 +154,15 @@ def check(program):
 ROUNDS = range(300)
 
 
-@pytest.mark.parametrize("kinds", [("send", "receive"), ("send", "receive", "cancel"), ("send", "receive","receive_from", "cancel")], ids=str)
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("send", "receive"),
+        ("send", "receive", "cancel"),
+        ("send", "receive", "receive_from", "cancel"),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("threads", [2, 3])
 def test_x(kinds, threads):
     bad = []
