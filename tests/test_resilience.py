@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 from anyio import create_task_group, fail_after, wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
 
 from channels_layers import ChannelLayer, InMemoryChannelLayer
 from channels_layers.errors import (
@@ -241,6 +242,8 @@ async def test_a_receive_loses_messages_only_where_it_was_named(inside, operatio
 
     async with create_task_group() as tasks:
         tasks.start_soon(receive_all)
+        while (await inside.statistics())["messages_pending"]:
+            await checkpoint()
         await wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
     assert layer.counts.dropped == 100 - len(received)

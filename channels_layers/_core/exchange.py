@@ -438,7 +438,7 @@ class Exchange:
             return False
         if self.mailboxes.is_member(mailbox, ends_at, now):
             return True
-        self.mailboxes.groups.discard(group, mailbox)
+        self.mailboxes.groups.end(group, mailbox)
         return False
 
     def _may_have_copy(self, group: str, mailbox: Mailbox, now: float, *, has_memory: bool) -> bool:

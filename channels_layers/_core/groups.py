@@ -14,7 +14,8 @@ class Groups:
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[Mailbox, float]] = {}
-        self.ended: list[tuple[str, str]] | None = None  # (group, channel); None: nobody asks
+        # What ended by itself, as (group, channel), for a backend to hear of; None: there is none.
+        self.ended: list[tuple[str, str]] | None = None
 
     def add(self, group: str, mailbox: Mailbox, ends_at: float) -> None:
         """Make `mailbox` a member of `group` until `ends_at`, or renew its membership."""
@@ -28,8 +29,6 @@ class Groups:
         members = self._groups.get(group, _NO_MEMBERS)
         if mailbox not in members:
             return
-        if self.ended is not None:
-            self.ended.append((group, mailbox.name))
         del members[mailbox]
         if not members:
             del self._groups[group]
@@ -37,8 +36,19 @@ class Groups:
             mailbox.groups.discard(group)
             mailbox.groups = mailbox.groups or None
 
+    def end(self, group: str, mailbox: Mailbox) -> None:
+        """Discard a membership that nobody renewed in time."""
+        if self.ended is not None:
+            self.ended.append((group, mailbox.name))
+        self.discard(group, mailbox)
+
+    def end_all(self, mailbox: Mailbox) -> None:
+        """End every membership of `mailbox`, whose messages expire unread."""
+        for group in tuple(mailbox.groups or ()):
+            self.end(group, mailbox)
+
     def discard_all(self, mailbox: Mailbox) -> None:
-        """End every membership of `mailbox`."""
+        """Discard every membership of `mailbox`."""
         for group in tuple(mailbox.groups or ()):
             self.discard(group, mailbox)
 

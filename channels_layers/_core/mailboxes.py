@@ -201,7 +201,7 @@ class Mailboxes:
         if count:
             self.count_dropped(mailbox, Dropped.EXPIRED, count)
             if "!" in mailbox.name and not self.is_read(mailbox, now):
-                self.groups.discard_all(mailbox)
+                self.groups.end_all(mailbox)
         return count
 
     def count_dropped(self, mailbox: Mailbox, reason: Dropped, count: int = 1) -> None:
@@ -321,7 +321,7 @@ class Mailboxes:
         if isinstance(item, Mailbox):
             for group, ends_at in self.groups.of(item):
                 if not self.is_member(item, ends_at, now):
-                    self.groups.discard(group, item)
+                    self.groups.end(group, item)
         if not self._was_read(item, now):
             self.retire(item, now)
         if self._is_here(item):

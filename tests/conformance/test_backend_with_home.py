@@ -10,10 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
-from custom_layer import Switchboard, SwitchboardBackend  # noqa: E402 - from the folder just added
+from custom_layer import Switchboard, SwitchboardBackend
 
-from channels_layers import ChannelLayer  # noqa: E402 - after the path was set
-from channels_layers.options import LayerOptions  # noqa: E402 - likewise
+from channels_layers import ChannelLayer
+from channels_layers.options import LayerOptions
 
 
 class HomeBackend(SwitchboardBackend):

@@ -58,7 +58,7 @@ class _Switches(ast.NodeTransformer):
         node.body.insert(1 if ast.get_docstring(node) is not None else 0, _statement())
         return node
 
-    visit_AsyncFunctionDef = visit_FunctionDef
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815  # the name that ast looks for
 
 
 def _statement() -> ast.stmt:
@@ -160,7 +160,7 @@ class Loop(asyncio.AbstractEventLoop):
 def settle(loops: Iterable[Loop]) -> None:
     """Run all loops, one after the other, until nothing is ready in any."""
     open_loops = [loop for loop in loops if not loop.is_closed()]
-    while any([loop.run_ready() for loop in open_loops]):
+    while sum(loop.run_ready() for loop in open_loops):
         pass
 
 
@@ -234,7 +234,7 @@ class Threads:
         _here.number, _here.threads = number, self
         try:
             body()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised again by the main thread
             self._errors.append(error)
         following = self._after(number)
         self._alive.remove(number)
