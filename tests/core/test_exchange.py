@@ -101,6 +101,16 @@ def test_a_count_is_right_whichever_way_messages_take():
     assert office.statistics("jobs")["messages_count_per_second"] == pytest.approx(100, abs=50)
 
 
+def test_a_rate_is_right_though_another_channel_began_the_second():
+    office = Office()
+    for _ in range(3):
+        office.send("jobs")
+    office.now += 2.5
+    office.send("other")
+    assert office.try_offer("jobs")
+    assert office.statistics("jobs")["messages_count_per_second"] == 1
+
+
 def test_a_sender_pauses_after_64_unread_messages():
     office = Office()
     assert not office.exchange.is_pause_due("jobs")
@@ -397,6 +407,18 @@ def test_a_group_message_wakes_those_who_wait():
         office.fan_out("group", b"x")
     assert office.woken == [places[1].waiter, places[0].waiter]
     assert office.mailbox("b").unread == office.mailbox("d").unread == 2
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_group_message_wakes_who_waits_on_a_channel_that_had_messages(is_slow):
+    office = Office()
+    office.add("group", "jobs")
+    office.fan_out("group", b"a")
+    office.take("jobs")
+    waiter = office.wait("jobs").waiter if is_slow else office.receive("jobs")
+    office.fan_out("group", b"b")
+    assert office.woken == [waiter]
+    assert office.resume("jobs", waiter) == b"b"
 
 
 def test_a_group_without_members_takes_any_message():

@@ -85,6 +85,17 @@ def test_a_family_drops_what_has_expired():
     assert office.statistics()["dropped_count"]["expired"] == 2
 
 
+def test_a_family_drops_what_has_expired_within_the_second():
+    office = Office(expiry=9.5)
+    office.take("x.C!")
+    for channel in ("x.C!1", "x.C!2"):
+        office.send(channel, b"old")
+    office.now += 0.5
+    office.send("x.C!3", b"new")
+    office.now += 9
+    assert office.take_all("x.C!") == [b"new"]
+
+
 def test_a_family_whose_message_was_cancelled_gives_it_to_the_next():
     office = Office()
     first, second = office.wait("x.C!"), office.wait("x.C!")
@@ -145,6 +156,16 @@ def test_what_has_expired_makes_room_in_a_shared_capacity():
     assert office.take_all("x.C!") == [b"b", b"c"]
 
 
+def test_as_many_messages_go_from_a_shared_capacity_as_have_expired():
+    office = Office(expiry=9.5, channel_capacity={"x.C!1": 1}, capacity_scope="process")
+    for channel in ("x.C!2", "x.C!3"):
+        office.send(channel, b"old")
+    assert not office.send("x.C!1")
+    office.now += 9.5
+    assert office.send("x.C!1", b"new")
+    assert office.take_all("x.C!") == [b"new"]
+
+
 def test_a_flush_makes_room_in_a_shared_capacity():
     office = Office(capacity=2, capacity_scope="process")
     office.wait("x.C!1")
@@ -157,9 +178,11 @@ def test_a_group_message_respects_a_shared_capacity():
     office = Office(capacity=2, capacity_scope="process")
     for number in range(3):
         office.add("group", f"x.C!{number}")
-    office.fan_out("group")
-    assert office.statistics()["messages_pending"] == 2
+    office.fan_out("group", b"a")
     assert office.statistics()["dropped_count"]["full"] == 1
+    assert office.take_all("x.C!0") == [b"a"]
+    office.fan_out("group", b"b")
+    assert office.take_all("x.C!0", "x.C!1", "x.C!2") == [b"b", b"a"]
 
 
 # The weight of large messages
@@ -298,6 +321,16 @@ def test_a_process_specific_channel_that_nobody_reads_leaves_its_groups_when_mes
     office.fan_out("group")
     office.pass_time(11)
     assert office.members("group") == ["x.C!2", "jobs"]
+
+
+def test_a_channel_that_leaves_as_its_messages_expire_misses_the_next_message():
+    office = Office(expiry=9.5, idle=20)
+    office.add("group", "x.C!1")
+    office.fan_out("group", b"a")
+    office.now += 9.5
+    office.fan_out("group", b"b")
+    assert office.members("group") == []
+    assert office.take("x.C!1") is None
 
 
 def test_a_process_specific_channel_that_was_read_lately_stays_in_its_groups():
