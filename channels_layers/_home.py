@@ -75,17 +75,19 @@ class Home:
     async def close(self, close_backend: Callable[[], Awaitable[None]]) -> None:
         """Close the backend where it is open; the next call opens it again."""
         if self._is_fixed:
-            with self._lock:
-                loop, self._loop, self._opening = self._loop, None, None
+            loop = self._loop
             if loop is None or not loop.is_running():
                 return
             if loop is asyncio._get_running_loop():
                 await close_backend()
             else:
                 await _carry(loop, close_backend)
+            with self._lock:
+                if self._loop is loop:
+                    self._loop = self._opening = None
         elif self._is_open:
-            self._is_open = False
             await close_backend()
+            self._is_open = False
 
     def _choose(self, *, claim: bool) -> asyncio.AbstractEventLoop:
         running = asyncio._get_running_loop()

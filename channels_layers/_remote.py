@@ -13,6 +13,7 @@ from ._core.mailbox import Line, Mailbox, Waiter
 from ._core.names import client_of
 from ._core.statistics import Statistics
 from ._home import Home
+from ._turns import Turns
 from .errors import BackendTimeout, ChannelFull, ForeignChannel
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Remote:
         clock: Callable[[], float],
         timeout: float,
         wake: Callable[[Iterable[Waiter], Iterable[str]], None],
+        fan_out: Callable[[str, bytes], None],
+        before_open: Callable[[], Awaitable[None]],
     ) -> None:
         self.id = client_id
         self._backend = backend
@@ -46,6 +49,9 @@ class Remote:
         self._clock = clock
         self._timeout = timeout
         self._wake = wake
+        self.fan_out = fan_out  # see `Client.fan_out`
+        self._before_open = before_open
+        self.turns = Turns()
         self._home = Home(self._open, is_fixed=backend.has_home)
 
     # What the layer asks for
@@ -118,14 +124,10 @@ class Remote:
 
     async def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member for all clients."""
-        if self.owns(channel):
-            self.member_added(group, channel)
         await self.run(self._backend.group_add, group, channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """End a membership for all clients."""
-        if self.owns(channel):
-            self.member_discarded(group, channel)
         await self.run(self._backend.group_discard, group, channel)
 
     async def group_channels(self, group: str) -> list[str]:
@@ -136,12 +138,16 @@ class Remote:
         return here + [channel for channel in everywhere if not self.owns(channel)]
 
     async def group_send(self, group: str, payload: bytes) -> None:
-        """Send to the members that live elsewhere, and forget those here that have ended."""
+        """Send to all members, here and elsewhere; tell the backend before which have ended."""
         with self._lock:
             ended = self._exchange.take_ended()
-        for ended_group, channel in ended:
-            await self.run(self._backend.group_discard, ended_group, channel)
-        await self.run(self._backend.group_send, group, payload)
+        turn = await self.turns.begin_group()
+        try:
+            for ended_group, channel in ended:
+                await self.run(self._backend.group_discard, ended_group, channel)
+            await self.run(self._backend.group_send, group, payload)
+        finally:
+            self.turns.end(turn)
 
     async def flush(self) -> None:
         """Let every client forget everything."""
@@ -177,13 +183,6 @@ class Remote:
             self._wake((waiter,), (channel,))
         return True
 
-    def fan_out(self, group: str, payload: bytes) -> None:
-        """See `Client.fan_out`."""
-        with self._lock:
-            waiters = self._exchange.fan_out(group, payload, self._clock())
-            channels = [] if not waiters else self._exchange.group_channels(group, self._clock())
-        self._wake(waiters, channels)
-
     def member_added(self, group: str, channel: str) -> None:
         """See `Client.member_added`."""
         with self._lock:
@@ -207,6 +206,7 @@ class Remote:
             return self._exchange.mailboxes.channel_statistics(channel, self._clock())
 
     async def _open(self) -> None:
+        await self._before_open()
         await self._backend.open(self)
 
 

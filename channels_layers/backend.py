@@ -40,11 +40,11 @@ class Client(Protocol):
         ...
 
     def member_added(self, group: str, channel: str) -> None:
-        """Hear that another client put a channel of this one into `group`, or renewed it."""
+        """Hear that a channel of this client was put into `group`, or renewed there."""
         ...
 
     def member_discarded(self, group: str, channel: str) -> None:
-        """Hear that another client took a channel of this one out of `group`."""
+        """Hear that a channel of this client was taken out of `group`."""
         ...
 
     def forget(self) -> None:
@@ -60,7 +60,9 @@ class Backend(Protocol):
     """Moves payloads between clients.
 
     Coroutines raise `BackendUnavailable` when nothing can have happened and `BackendTimeout` when
-    it may have. A cancelled one has done all or nothing.
+    it may have. A cancelled one has done all or nothing. For groups that includes this very client:
+    the backend calls its `fan_out`, `member_added` and `member_discarded` as those of any other, at
+    the moment from which the call cannot be undone.
     """
 
     @property
@@ -123,7 +125,7 @@ class Backend(Protocol):
         ...
 
     async def group_send(self, group: str, payload: bytes) -> None:
-        """Hand one copy to every other client with members, and queue one for other members."""
+        """Hand one copy to every client with members, and queue one for each other member."""
         ...
 
     async def group_channels(self, group: str) -> list[str]:

@@ -104,18 +104,32 @@ class ChannelLayer:
             At most once, to one receiver, within `expiry` seconds; in order for one writer.
 
         Cancellation:
-            The message is wholly sent or not at all, and never later than this call.
+            The message is wholly sent or not at all, and never after the next call has returned.
 
         Cost:
             One encoding; O(1).
         """
         payload = encode(message)
         exchange = self._exchange
-        if exchange.try_offer(channel, payload, self._clock()):
+        remote = self._remote
+        if remote is None or remote.turns.is_idle:
+            if exchange.try_offer(channel, payload, self._clock()):
+                return
+            if remote is None or remote.owns(check_channel(channel)):
+                await self._offer(channel, payload)
+                return
+        elif remote.owns(check_channel(channel)):
+            turn = await remote.turns.begin_direct()
+            try:
+                await self._offer(channel, payload)
+            finally:
+                remote.turns.end(turn)
             return
-        if self._remote is not None and not self._remote.owns(check_channel(channel)):
-            await self._remote.send(channel, self._checked_size(payload), self._capacity(channel))
-            return
+        await remote.send(channel, self._checked_size(payload), self._capacity(channel))
+
+    async def _offer(self, channel: str, payload: bytes) -> None:
+        """Queue a message that lives here, and wake its receiver."""
+        exchange = self._exchange
         try:
             with self._lock:
                 waiter = exchange.offer(channel, payload, self._clock())
@@ -296,15 +310,10 @@ class ChannelLayer:
         """
         payload = self._checked_size(encode(message))
         check_group(group)
-        with self._lock:
-            waiters = self._exchange.fan_out(group, payload, self._clock())
-        lost = wake(waiters)
-        if lost:
-            with self._lock:
-                channels = self._exchange.group_channels(group, self._clock())
-            self._bury(lost, channels)
         if self._remote is not None:
             await self._remote.group_send(group, payload)
+        else:
+            self._fan_out(group, payload)
         self._sent += 1
         if self._sent % _SENDS_PER_PAUSE == 0:
             await self._pause()
@@ -390,13 +399,13 @@ class ChannelLayer:
         Cancellation:
             Wholly done or not at all.
         """
-        remote = self._remote
         with self._lock:
             waiters = self._exchange.shut(self._client, self._clock())
+            if self._remote is not None:
+                self._leaving.append(self._remote)
             self._renew_client()
         wake(waiters)
-        if remote is not None:
-            await remote.close()
+        await self._leave_backend()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -416,6 +425,7 @@ class ChannelLayer:
         self._exchange: Exchange = Exchange(self._options.rules(), new_waiter, wake_soon, is_lost)
         self._client = ""
         self._remote: Remote | None = None
+        self._leaving: list[Remote] = []  # closed by close(), but not by their backend yet
         self._renew_client()
 
     def _begin_in_child(self) -> None:
@@ -438,7 +448,18 @@ class ChannelLayer:
                 self._clock,
                 self._options.timeout,
                 self._wake,
+                self._fan_out,
+                self._leave_backend,
             )
+
+    async def _leave_backend(self) -> None:
+        """Let former clients of this layer leave the backend, which serves one at a time."""
+        while self._leaving:
+            remote = self._leaving[0]
+            await remote.close()
+            # Only now: where that was cancelled, the next call goes on with it.
+            if remote in self._leaving:
+                self._leaving.remove(remote)
 
     def _checked_size(self, payload: bytes) -> bytes:
         if len(payload) > self._options.max_message_bytes:
@@ -508,6 +529,15 @@ class ChannelLayer:
             self._wake((heir,), (place.mailbox.name,))
         if self._remote is not None:
             self._remote.demand(place.lines)
+
+    def _fan_out(self, group: str, payload: bytes) -> None:
+        with self._lock:
+            waiters = self._exchange.fan_out(group, payload, self._clock())
+        lost = wake(waiters)
+        if lost:
+            with self._lock:
+                channels = self._exchange.group_channels(group, self._clock())
+            self._bury(lost, channels)
 
     def _wake(self, waiters: Iterable[Waiter], channels: Iterable[str]) -> None:
         self._bury(wake(waiters), channels)

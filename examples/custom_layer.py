@@ -121,22 +121,21 @@ class SwitchboardBackend:
             ends = time.monotonic() + self._options.group_expiry
             self._board.groups.setdefault(group, {})[channel] = ends
             owner = self._board.owner(channel)
-            if owner is not None and owner is not self._client:
+            if owner is not None:
                 owner.member_added(group, channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
         with self._board.lock:
             self._board.groups.get(group, {}).pop(channel, None)
             owner = self._board.owner(channel)
-            if owner is not None and owner is not self._client:
+            if owner is not None:
                 owner.member_discarded(group, channel)
 
     async def group_send(self, group: str, payload: bytes) -> None:
         with self._board.lock:
             for client in list(self._board.clients.values()):
-                if client is not self._client:
-                    client.fan_out(group, payload)
-            for channel in await self.group_channels(group):
+                client.fan_out(group, payload)
+            for channel in self._members(group):
                 if self._board.owner(channel) is None:
                     try:
                         self._put(channel, payload, self._capacity(channel))
@@ -144,14 +143,7 @@ class SwitchboardBackend:
                         self._board.queue(channel).dropped[Dropped.FULL] += 1
 
     async def group_channels(self, group: str) -> list[str]:
-        now = time.monotonic()
-        with self._board.lock:
-            members = self._board.groups.get(group, {})
-            return [
-                channel
-                for channel, ends in members.items()
-                if self._board.owner(channel) is not None or ends > now
-            ]
+        return self._members(group)
 
     async def flush(self) -> None:
         with self._board.lock:
@@ -168,6 +160,16 @@ class SwitchboardBackend:
             parts = [queue.statistics(now, expiry) for queue in queues]
             parts += [client.statistics(channel) for client in self._board.clients.values()]
             return add_up(parts)
+
+    def _members(self, group: str) -> list[str]:
+        now = time.monotonic()
+        with self._board.lock:
+            members = self._board.groups.get(group, {})
+            return [
+                channel
+                for channel, ends in members.items()
+                if self._board.owner(channel) is not None or ends > now
+            ]
 
     def _put(self, channel: str, payload: bytes, capacity: int) -> None:
         now = time.monotonic()

@@ -21,7 +21,7 @@ DESIGN = (Path(__file__).parents[1] / "docs" / "design.md").read_text()
 LEVELS = (
     ("errors", "guarantees"),
     ("_core", "codecs", "_loops", "_fork"),
-    ("backend", "options", "statistics", "_home"),
+    ("backend", "options", "statistics", "_home", "_turns"),
     ("layer", "_remote"),
     ("memory", "ipc", "redis"),
     ("config", "testing", "integrations", "cli"),

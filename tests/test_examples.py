@@ -22,7 +22,8 @@ PRINTS = {
 
 def output(*arguments):
     """Return the lines that a program prints; fail if it fails or says anything besides."""
-    command = [sys.executable, "-X", "dev", *arguments]
+    # Not -X dev: it also makes asyncio complain of a machine that was slow for 0.1 s.
+    command = [sys.executable, "-W", "error", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert not ran.stderr, ran.stderr
     assert ran.returncode == 0

@@ -292,18 +292,7 @@ SCENES["ask_channel_statistics"] = partial(ask, "channel_statistics", ["jobs"], 
 
 # The layer does its own half at once; where the backend's half is cancelled before it begins,
 # the call is half done.
-HALF_DONE = {
-    ("add_to_a_group_own", "slow"),
-    ("discard_from_a_group_own", "slow"),
-    ("send_to_a_group", "slow"),
-    ("close_it", "slow"),
-}
-HALF = pytest.mark.xfail(raises=AssertionError, reason="done here, and not in the backend")
-CASES = [
-    pytest.param(scene, kind, marks=[HALF] if (scene, kind) in HALF_DONE else [])
-    for scene in SCENES
-    for kind in LAYERS
-]
+CASES = [pytest.param(scene, kind) for scene in SCENES for kind in LAYERS]
 
 
 @pytest.mark.parametrize(("loop", "way"), WAYS)
