@@ -65,6 +65,14 @@ def test_a_mailbox_that_leaves_its_last_group_has_none():
     assert dict(groups.members("g")) == {}
 
 
+def test_a_group_that_its_last_member_left_is_forgotten():
+    groups = Groups()
+    (a,) = mailboxes("a")
+    groups.add("g", a, 10.0)
+    groups.discard("g", a)
+    assert groups.members("g") is groups.members("never was")
+
+
 def test_discard_all_ends_every_membership_of_one_mailbox():
     groups = Groups()
     a, b = mailboxes("ab")

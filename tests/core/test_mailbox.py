@@ -203,6 +203,7 @@ def test_a_message_that_is_taken_back_is_at_the_front_of_its_family():
     get_in_line("gone", line)
     one.put(A)
     two.put(B)
+    assert line.front() is two
     one.take_back("gone")
     assert line.front() is one
 

@@ -267,6 +267,18 @@ def test_unread_messages_expire_though_nobody_touches_their_channel():
     assert not office.exchange.by_name
 
 
+def test_each_message_expires_at_its_own_time():
+    office = Office(expiry=10)
+    for _ in range(3):
+        office.send("jobs")
+        office.pass_time(4)
+    pending = [office.statistics()["messages_pending"]]
+    for _ in range(2):
+        office.pass_time(4)
+        pending.append(office.statistics()["messages_pending"])
+    assert pending == [2, 1, 0]
+
+
 def test_a_busy_channel_does_not_keep_an_old_message_alive():
     office = Office(expiry=10, capacity=5)
     for number in range(30):
@@ -456,6 +468,14 @@ def test_a_mailbox_goes_with_its_last_reader():
     assert not office.exchange.by_name
 
 
+def test_a_mailbox_stays_while_somebody_was_woken():
+    office = Office()
+    first, second = office.receive("jobs"), office.wait("jobs")
+    office.offer("jobs", b"a")
+    office.leave(second)
+    assert office.resume("jobs", first) == b"a"
+
+
 def test_a_mailbox_stays_while_it_has_messages_or_groups():
     office = Office(idle=20, expiry=1000)
     office.send("message")
@@ -498,6 +518,16 @@ def test_a_flush_forgets_messages_and_groups_and_lets_receivers_wait_on():
     assert office.take_all("other", "x.C!1", "x.C!") == []
     office.offer("jobs", b"a")
     assert office.resume_slowly(place) == (place, b"a")
+
+
+def test_a_flush_lets_go_of_what_a_family_held():
+    office = Office()
+    office.take("x.C!")
+    office.send("x.C!1")
+    family = office.mailbox("x.C!1").family
+    office.mailboxes.clear(office.now)
+    assert not family.arrivals
+    assert family.pending == 0
 
 
 def test_a_receiver_that_a_flush_robbed_of_its_message_gets_the_next():
