@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -90,7 +90,7 @@ class LayerOptions:
 def _check_seconds(field: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(field, f"must be a number of seconds, got {value!r}")
-    if not (value > 0 and math.isfinite(value)):
+    if not 0 < value <= sys.float_info.max:
         raise ConfigurationError(field, f"must be more than 0 seconds, got {value}")
 
 
