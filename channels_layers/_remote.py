@@ -37,7 +37,7 @@ class Remote:
         lock: threading.Lock,
         clock: Callable[[], float],
         timeout: float,
-        wake: Callable[[Iterable[Waiter], Iterable[str]], None],
+        wake: Callable[[Iterable[Waiter]], None],
         fan_out: Callable[[str, bytes], None],
         before_open: Callable[[], Awaitable[None]],
     ) -> None:
@@ -180,7 +180,7 @@ class Remote:
                 if waiter is None:
                     return False
         if waiter is not None:
-            self._wake((waiter,), (channel,))
+            self._wake((waiter,))
         return True
 
     def member_added(self, group: str, channel: str) -> None:

@@ -113,8 +113,12 @@ class ChannelLayer:
         exchange = self._exchange
         remote = self._remote
         if remote is None or remote.turns.is_idle:
-            if exchange.try_offer(channel, payload, self._clock()):
-                return
+            try:
+                if exchange.try_offer(channel, payload, self._clock()):
+                    return
+            except TypeError:  # it cannot be looked up
+                check_channel(channel)
+                raise
             if remote is None or remote.owns(check_channel(channel)):
                 await self._offer(channel, payload)
                 return
@@ -139,9 +143,11 @@ class ChannelLayer:
         if waiter is not None:
             lost = wake((waiter,))
             if lost:
-                self._bury(lost, (channel,))
+                self._bury(lost)
         elif exchange.is_pause_due(channel):
             await self._pause()
+        if exchange.heirs:
+            self._wake_heirs()
         if exchange.unlogged:
             self._log_drops()
 
@@ -175,7 +181,11 @@ class ChannelLayer:
         """
         exchange = self._exchange
         session = exchange.session
-        found = exchange.receive(channel, self._clock)
+        try:
+            found = exchange.receive(channel, self._clock)
+        except TypeError:  # it cannot be looked up
+            check_channel(channel)
+            raise
         if found is None:
             name = self._check_readable(channel)
             if not name.endswith("!") and (self._remote is None or self._remote.is_home_of(name)):
@@ -360,6 +370,7 @@ class ChannelLayer:
             return await self._remote.statistics_of_all()
         with self._lock:
             statistics = self._exchange.mailboxes.statistics(self._clock())
+        self._wake(())
         self._log_drops()
         return statistics
 
@@ -488,6 +499,8 @@ class ChannelLayer:
                     place, payload = exchange.join(channels, self._clock())
                 else:
                     place, payload = exchange.resume_slowly(place, self._clock())
+            if exchange.heirs:
+                self._wake_heirs()
             if self._remote is not None:
                 await self._tell(self._remote, place, is_first=is_first and payload is None)
                 is_first = False
@@ -525,28 +538,34 @@ class ChannelLayer:
             return
         with self._lock:
             heir = self._exchange.leave(place, self._clock())
-        if heir is not None and place.mailbox is not None:
-            self._wake((heir,), (place.mailbox.name,))
+        if heir is not None:
+            self._wake((heir,))
         if self._remote is not None:
             self._remote.demand(place.lines)
 
     def _fan_out(self, group: str, payload: bytes) -> None:
         with self._lock:
             waiters = self._exchange.fan_out(group, payload, self._clock())
+        self._wake(waiters)
+
+    def _wake(self, waiters: Iterable[Waiter]) -> None:
         lost = wake(waiters)
         if lost:
-            with self._lock:
-                channels = self._exchange.group_channels(group, self._clock())
-            self._bury(lost, channels)
+            self._bury(lost)
+        if self._exchange.heirs:
+            self._wake_heirs()
 
-    def _wake(self, waiters: Iterable[Waiter], channels: Iterable[str]) -> None:
-        self._bury(wake(waiters), channels)
+    def _wake_heirs(self) -> None:
+        """Wake those who have got what receivers of closed loops left behind."""
+        with self._lock:
+            heirs, self._exchange.heirs[:] = list(self._exchange.heirs), []
+        self._wake(heirs)
 
-    def _bury(self, lost: list[LoopWaiter], channels: Iterable[str]) -> None:
+    def _bury(self, lost: list[LoopWaiter]) -> None:
         """Wake the next in line in the place of each receiver that can never resume."""
         while lost:
             with self._lock:
-                heirs = self._exchange.bury(lost, channels)
+                heirs = self._exchange.bury(lost)
             lost = wake(heirs)
 
     async def _pause(self) -> None:
@@ -562,8 +581,11 @@ class ChannelLayer:
     def _log_drops(self) -> None:
         """Log what was dropped; outside the lock, since a handler may use this layer."""
         unlogged = self._exchange.unlogged
-        while unlogged:
-            channel, reason = unlogged.pop()
+        while True:
+            try:
+                channel, reason = unlogged.pop()
+            except IndexError:  # no test before it: another thread may log as well
+                return
             _logger.warning("channel %r: a message was dropped: %s", channel, reason.value)
 
 

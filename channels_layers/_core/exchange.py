@@ -46,6 +46,7 @@ class Exchange:
         self._expiry = rules.expiry
         self.accepted = self.mailboxes.accepted
         self.unlogged = self.mailboxes.unlogged
+        self.heirs = self.mailboxes.heirs
         self._light_bytes = min(WEIGHED_BYTES, rules.max_message_bytes)
         self._tickets = 0  # receivers that have waited in a family or on several channels
 
@@ -177,21 +178,22 @@ class Exchange:
         if letters:
             now = clock()
             try:
-                if mailbox.granted or letters[0][0] <= now:
+                if (
+                    mailbox.granted
+                    or letters[0][0] <= now
+                    or not self.served % _CALLS_PER_PAUSE  # join() lets the other tasks run
+                ):
                     return None
                 letter = letters.popleft()
             except IndexError:  # another thread's receiver was faster
                 return None
-            if not self.served % _CALLS_PER_PAUSE:
-                waiter = self._new_waiter()
-                mailbox.granted[waiter] = letter
-                self._wake_soon(waiter)
-                return waiter
             self.served = mailbox.served = self.served + 1
             mailbox.read_at = now
             if letter[2] is not None:
                 self.mailboxes.lighten(letter, mailbox)
             return letter[1]
+        if mailbox.granted:  # perhaps to a receiver whose loop has closed: join() looks
+            return None
         waiter = self._new_waiter()
         mailbox.waiting[waiter] = None
         # SYNC get-in-line: pairs with the look at `waiting` in Mailbox.put().
@@ -211,11 +213,11 @@ class Exchange:
         if mailbox is None or mailbox.family is not None:
             return None
         now = clock()
-        letter = mailbox.granted.pop(waiter, None)
-        if letter is None:
+        letter = mailbox.granted.get(waiter)
+        if letter is None or letter[0] <= now:
             return None
-        if letter[0] <= now:
-            mailbox.granted[waiter] = letter
+        letter = mailbox.granted.pop(waiter, None)
+        if letter is None:  # another thread has flushed the layer, or moved the letters
             return None
         self.served = mailbox.served = self.served + 1
         mailbox.read_at = now
@@ -237,14 +239,11 @@ class Exchange:
         if now >= self.next_beat:
             self._beat(now)
         mailboxes = self.mailboxes
-        lines: tuple[Line, ...] = tuple(
-            mailboxes.open_family(name, now) if name.endswith("!") else mailboxes.open(name, now)
-            for name in dict.fromkeys(channels)
-        )
+        lines = tuple(mailboxes.open_line(name, now) for name in dict.fromkeys(channels))
         for line in lines:
             line.read_at = now
             if isinstance(line, Mailbox):
-                self._take_back_lost(line)
+                mailboxes.take_back_lost(line)
         self._tickets += 1
         place = Place(self._new_waiter(), lines, self._tickets)
         for line in lines:
@@ -268,9 +267,12 @@ class Exchange:
                 self._count_served(mailbox)
                 return place, letter[1]
             self.mailboxes.count_dropped(mailbox, Dropped.EXPIRED)
-        heir = Place(self._new_waiter(), place.lines, place.since)
-        for line in heir.lines:
+        for line in place.lines:
             line.waiting.pop(place.waiter, None)
+        # By name: a flush may have ended the mailboxes in which it waited.
+        lines = tuple(self.mailboxes.open_again(line, now) for line in place.lines)
+        heir = Place(self._new_waiter(), lines, place.since)
+        for line in heir.lines:
             # No call and no loop in this line, so no other thread can get in line meanwhile.
             line.waiting = {heir.waiter: heir, **line.waiting}
         return self._look_around(heir, now)
@@ -278,7 +280,9 @@ class Exchange:
     def place_of(self, channel: str, waiter: Waiter) -> Place:
         """Return the place of a waiter of `receive`."""
         mailbox = self.by_name.get(channel)
-        place = Place(waiter, () if mailbox is None else (mailbox,), 0)
+        if mailbox is None:
+            return Place(waiter, (Mailbox(channel, 1),), 0)  # for its name: it has ended
+        place = Place(waiter, (mailbox,), 0)
         place.mailbox = mailbox
         return place
 
@@ -292,18 +296,16 @@ class Exchange:
             self.mailboxes.retire(line, now)
         return heir
 
-    def bury(self, lost: Iterable[Waiter], channels: Iterable[str]) -> list[Waiter]:
-        """Pass on what was granted on `channels` to receivers that can never resume.
+    def bury(self, lost: Iterable[Waiter]) -> list[Waiter]:
+        """Pass on what was granted to receivers that can never resume; looks at all mailboxes.
 
         Returns:
             The receivers that are to be woken instead.
         """
         dead = set(lost)
         heirs = []
-        for channel in channels:
-            mailbox = self.by_name.get(channel)
-            if mailbox is not None:
-                heirs += [mailbox.take_back(waiter) for waiter in dead & mailbox.granted.keys()]
+        for mailbox in list(self.by_name.values()):
+            heirs += [mailbox.take_back(waiter) for waiter in dead & mailbox.granted.keys()]
         return [heir for heir in heirs if heir is not None]
 
     def is_pause_due(self, channel: str) -> bool:
@@ -329,6 +331,7 @@ class Exchange:
         waiter = mailbox.put(letter)
         if waiter is None:
             mailbox.letters.remove(letter)
+            self.mailboxes.lighten(letter, mailbox)
         return waiter
 
     def take_ended(self) -> list[tuple[str, str]]:
@@ -423,12 +426,6 @@ class Exchange:
         mailbox = self.by_name[line.name]
         self.mailboxes.drop_expired(mailbox, now)
         return mailbox if mailbox.letters else None
-
-    def _take_back_lost(self, mailbox: Mailbox) -> None:
-        """Take back what was granted to receivers whose loop closed before they resumed."""
-        for waiter in list(mailbox.granted):
-            if self._is_lost(waiter):
-                mailbox.take_back(waiter)
 
     def _is_member(self, group: str, mailbox: Mailbox, now: float) -> bool:
         """Expire what is due in `mailbox`, then say whether it is still in `group`."""

@@ -41,7 +41,10 @@ class Rules:
 
 
 class Mailboxes:
-    """The mailboxes of one client by channel name, each until it is empty, unread and groupless."""
+    """The mailboxes of one client by channel name.
+
+    One that has carried messages stays, for its numbers, until it is empty, groupless and idle.
+    """
 
     def __init__(self, rules: Rules, is_lost: Callable[[Waiter], bool]) -> None:
         self.rules = rules
@@ -52,15 +55,17 @@ class Mailboxes:
         self.refused = Tally()
         self.dropped: Counter[Dropped] = Counter()
         self.unlogged: list[tuple[str, Dropped]] = []
+        self.heirs: list[Waiter] = []  # to be woken: they have got what lost receivers left
         self.next_beat = NEVER  # when to call beat() again
         self._families: dict[str, Family] = {}
         self._read_at: dict[str, float] = {}  # of process-specific channels without a mailbox
         self._weight_bytes = 0  # of the large payloads that wait
         self._lighter: deque[Weight] = deque()  # of copies that have been taken since
         self._expiring: Wheel[Mailbox] = Wheel()
-        self._idling: Wheel[Line | str] = Wheel()
+        self._idling: Wheel[str] = Wheel()
+        self._in_idling: set[str] = set()  # names, so that coming and going leaves one entry
         self._due_expiring: list[Mailbox] = []
-        self._due_idling: list[Line | str] = []
+        self._due_idling: list[str] = []
 
     # Coming and going
 
@@ -71,7 +76,7 @@ class Mailboxes:
             mailbox = Mailbox(name, self.rules.capacities.of(name))
             mailbox.read_at = self._read_at.pop(name, NEVER)
             self.by_name[name] = mailbox
-            self._idling.add(mailbox, now + self.rules.idle)
+            self._watch_idling(name, now)
             prefix = non_local_part(name)
             if prefix is not None and (self.rules.shares_capacity or prefix in self._families):
                 self._adopt(mailbox, self.open_family(prefix, now))
@@ -82,7 +87,7 @@ class Mailboxes:
         family = self._families.get(prefix)
         if family is None:
             family = self._families[prefix] = Family(prefix)
-            self._idling.add(family, now + self.rules.idle)
+            self._watch_idling(prefix, now)
             members = [box for name, box in self.by_name.items() if name.startswith(prefix)]
             for mailbox in members:
                 self._adopt(mailbox, family)
@@ -91,16 +96,31 @@ class Mailboxes:
             family.arrivals.extend(sorted(queued, key=lambda entry: entry[1][0]))
         return family
 
+    def open_line(self, name: str, now: float) -> Line:
+        """Return the line in which a receiver of `name` waits."""
+        return self.open_family(name, now) if name.endswith("!") else self.open(name, now)
+
+    def open_again(self, line: Line, now: float) -> Line:
+        """Return the line of the same name, which may have ended since."""
+        found = self.open_line(line.name, now)
+        if isinstance(found, Mailbox) and isinstance(line, Mailbox):
+            found.is_staging = found.is_staging or line.is_staging
+        return found
+
     def has_family(self, name: str) -> bool:
         """Say whether receivers wait, or have waited, for all channels with the name's prefix."""
         return non_local_part(name) in self._families
 
     def retire(self, line: Line, now: float) -> None:
-        """Let a mailbox or family go if nothing depends on it."""
+        """Let a mailbox or family go if nothing depends on it.
+
+        One that has carried messages stays, with its numbers, until it is idle.
+        """
         if line.waiting:
             return
         if isinstance(line, Mailbox):
-            self._retire_mailbox(line, now)
+            if not (line.accepted.total or line.refused or line.dropped):
+                self._retire_mailbox(line, now)
         elif isinstance(line, Family) and not line.members and not self._was_read(line, now):
             self._families.pop(line.name, None)
 
@@ -126,7 +146,9 @@ class Mailboxes:
             if client_of(mailbox.name) == client:
                 self.empty(mailbox)
                 self.groups.discard_all(mailbox)
-            self.retire(mailbox, now)
+                self._retire_mailbox(mailbox, now)
+            else:
+                self.retire(mailbox, now)
         self._read_at.clear()
 
     def empty(self, mailbox: Mailbox, *, queued_only: bool = False) -> None:
@@ -159,6 +181,8 @@ class Mailboxes:
 
     def has_room(self, mailbox: Mailbox, now: float) -> bool:
         """Drop what has expired, and say whether `mailbox` may take one more message."""
+        if mailbox.granted:
+            self.take_back_lost(mailbox)
         self.drop_expired(mailbox, now)
         family = mailbox.family
         if family is None or not self.rules.shares_capacity:
@@ -168,6 +192,14 @@ class Mailboxes:
             if oldest is None or not self.drop_expired(oldest, now):
                 return False
         return True
+
+    def take_back_lost(self, mailbox: Mailbox) -> None:
+        """Take back what was granted to receivers whose loop closed before they resumed."""
+        for waiter in list(mailbox.granted):
+            if self._is_lost(waiter):
+                heir = mailbox.take_back(waiter)
+                if heir is not None:
+                    self.heirs.append(heir)
 
     def weigh(self, payload: bytes) -> Weight | None:
         """Count a large payload against the memory for messages; None when that is used up."""
@@ -252,7 +284,7 @@ class Mailboxes:
             self.refused,
             self.dropped,
             pending=sum(mailbox.unread for mailbox in self.by_name.values()),
-            max_age=now - (min(oldest) - self.rules.expiry) if oldest else 0.0,
+            max_age=max(0.0, now - (min(oldest) - self.rules.expiry)) if oldest else 0.0,
             now=now,
         )
 
@@ -268,7 +300,7 @@ class Mailboxes:
             mailbox.refused or Tally(),
             mailbox.dropped or Counter(),
             pending=mailbox.unread,
-            max_age=now - (oldest[0] - self.rules.expiry) if oldest else 0.0,
+            max_age=max(0.0, now - (oldest[0] - self.rules.expiry)) if oldest else 0.0,
             now=now,
         )
 
@@ -296,36 +328,57 @@ class Mailboxes:
         if "!" in mailbox.name and self._was_read(mailbox, now):
             # Whether it has a live reader must be known when it joins a group later.
             self._read_at[mailbox.name] = mailbox.read_at
-            self._idling.add(mailbox.name, now + self.rules.idle)
+            self._watch_idling(mailbox.name, now)
 
     def _was_read(self, line: Line, now: float) -> bool:
         return line.read_at + self.rules.idle > now
 
     def _expire(self, mailbox: Mailbox, now: float) -> None:
         mailbox.is_expiring = False
+        self.take_back_lost(mailbox)
         self.drop_expired(mailbox, now)
-        if mailbox.letters:
-            self.watch(mailbox, mailbox.letters[0][0])
-            return
-        if not self.is_read(mailbox, now):
+        oldest = mailbox.oldest()
+        if oldest is not None:
+            # What was granted has a second more to be taken, or to be lost with its receiver.
+            self.watch(mailbox, oldest[0] if mailbox.letters else max(oldest[0], now + 1.0))
+        elif not self.is_read(mailbox, now):
             self.retire(mailbox, now)
 
-    def _check_idle(self, item: Line | str, now: float) -> None:
-        if isinstance(item, str):
-            if self._read_at.get(item, now) + self.rules.idle <= now:
-                self._read_at.pop(item, None)
+    def _check_idle(self, name: str, now: float) -> None:
+        self._in_idling.discard(name)
+        line = self.by_name.get(name) or self._families.get(name)
+        if line is None:
+            if self._read_at.get(name, NEVER) + self.rules.idle > now:
+                self._watch_idling(name, now)
+            else:
+                self._read_at.pop(name, None)
             return
-        for waiter in list(item.waiting):
+        for waiter in list(line.waiting):
             if self._is_lost(waiter):
-                item.waiting.pop(waiter, None)
-        if isinstance(item, Mailbox):
-            for group, ends_at in self.groups.of(item):
-                if not self.is_member(item, ends_at, now):
-                    self.groups.end(group, item)
-        if not self._was_read(item, now):
-            self.retire(item, now)
-        if self._is_here(item):
-            self._idling.add(item, now + self.rules.idle)
+                line.waiting.pop(waiter, None)
+        if isinstance(line, Mailbox):
+            self.take_back_lost(line)
+            self._end_memberships(line, now)
+        if not line.waiting and not self._was_read(line, now):
+            self._end(line, now)
+        if self._is_here(line):
+            self._watch_idling(name, now)
+
+    def _end_memberships(self, mailbox: Mailbox, now: float) -> None:
+        for group, ends_at in self.groups.of(mailbox):
+            if not self.is_member(mailbox, ends_at, now):
+                self.groups.end(group, mailbox)
+
+    def _end(self, line: Line, now: float) -> None:
+        if isinstance(line, Mailbox):
+            self._retire_mailbox(line, now)
+        else:
+            self.retire(line, now)
+
+    def _watch_idling(self, name: str, now: float) -> None:
+        if name not in self._in_idling:
+            self._in_idling.add(name)
+            self._idling.add(name, now + self.rules.idle)
 
     def _is_here(self, line: Line) -> bool:
         lines = self.by_name if isinstance(line, Mailbox) else self._families

@@ -161,7 +161,13 @@ def left_in_line(layer: Any) -> list[str]:
 
 
 def left_behind(layer: Any) -> list[str]:
-    """Return what a flushed layer without receivers still holds."""
+    """Return what a flushed layer without receivers still holds, but for numbers of channels."""
     mailboxes = layer._exchange.mailboxes
     memory = range(mailboxes.rules.message_memory)  # as long as a payload that takes all of it
-    return [*mailboxes.by_name, *([] if mailboxes.weigh(memory) else ["message memory"])]
+    held = [name for name, box in mailboxes.by_name.items() if not _has_numbers_only(box)]
+    return [*held, *([] if mailboxes.weigh(memory) else ["message memory"])]
+
+
+def _has_numbers_only(mailbox: Any) -> bool:
+    has_carried = mailbox.accepted.total or mailbox.refused or mailbox.dropped
+    return bool(has_carried) and not (mailbox.letters or mailbox.granted or mailbox.groups)
