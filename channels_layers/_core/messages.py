@@ -18,7 +18,7 @@ MAX_DEPTH: Final = 128  # dicts and lists inside one another, the message itself
 MAX_INT: Final = 2**63 - 1
 MIN_INT: Final = -(2**63)
 
-_SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _CONTAINERS: Final = frozenset({dict, list, tuple})
 
 
@@ -32,13 +32,13 @@ def is_plain(message: Message) -> bool:
         below = []
         for container in level:
             values = container.values() if container.__class__ is dict else container
-            if _SCALARS.issuperset(map(type, values)):
+            if SCALARS.issuperset(map(type, values)):
                 continue
             for value in values:
                 kind = value.__class__
                 if kind in _CONTAINERS:
                     below.append(value)
-                elif kind not in _SCALARS:
+                elif kind not in SCALARS:
                     return False
         if not below:
             return True

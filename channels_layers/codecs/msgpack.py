@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import ormsgpack
 
-from .._core.messages import MAX_DEPTH, Message, has_large_int, is_plain, to_plain
+from .._core.messages import SCALARS, Message, has_large_int, is_plain, to_plain
 
 # Whatever ormsgpack would convert on its own is refused here, then looked at by to_plain().
 _STRICT: Final = (
@@ -17,10 +17,9 @@ _STRICT: Final = (
     | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-# MessagePack's marks of what needs a closer look: an int of 2**32 and more may be too large, and
-# bytes may have been a bytearray. The same bytes may stand inside text; then the look is in vain.
+# MessagePack's mark of an int of 2**32 and more, which may be too large. The same byte may stand
+# inside text; then the look is in vain.
 _UINT64: Final = 0xCF
-_BIN8: Final = 0xC4  # the marks of longer bytes are in longer payloads only
 
 _packb: Final = ormsgpack.packb
 _unpackb: Final = ormsgpack.unpackb
@@ -37,20 +36,17 @@ def encode(message: Message) -> bytes:
     except TypeError:
         # A subclass, a foreign type, a huge int, a lone surrogate: to_plain() tells.
         return _packb(to_plain(message), None, _STRICT)
-    if (
-        # Each level of nesting takes a byte at least, so this one is not nested too deep.
-        len(payload) <= MAX_DEPTH
-        and _UINT64 not in payload
-        and _BIN8 not in payload
-        and message.__class__ is dict
-    ) or _is_sound(message, payload):
+    if _is_sound(message, payload):
         return payload
     return _packb(to_plain(message), None, _STRICT)
 
 
 def _is_sound(message: Message, payload: bytes) -> bool:
-    """Say whether `payload` holds just what `message` may hold, at the cost of a walk."""
-    if message.__class__ is not dict or not is_plain(message):
+    """Say whether `payload` holds just what `message` may hold."""
+    if message.__class__ is not dict:
+        return False
+    # Most messages are flat; the types of ormsgpack itself are seen by this look alone.
+    if not SCALARS.issuperset(map(type, message.values())) and not is_plain(message):
         return False
     return _UINT64 not in payload or not has_large_int(message)
 
