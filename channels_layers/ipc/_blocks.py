@@ -138,9 +138,7 @@ class Blocks:
         block = self.words[FREE_WORD]
         while block and len(found) < count:
             found.append(self.check(block))
-            block = self.longs[block << LONG_SHIFT] - FREE
-            if block < 0:
-                raise CorruptSegment("a free block is in use")
+            block = self._after(block)
             if len(found) > self.bound:
                 raise CorruptSegment("endless list of free blocks")
         return found
@@ -176,10 +174,13 @@ class Blocks:
 
     def claim(self, blocks: Sequence[int]) -> None:
         """Take `blocks`, the first of the free list, out of it."""
-        following = self.longs[blocks[-1] << LONG_SHIFT] - FREE
-        if following < 0:
+        self.words[FREE_WORD] = self._after(blocks[-1])
+
+    def _after(self, block: int) -> int:
+        following = self.longs[block << LONG_SHIFT] - FREE
+        if not 0 <= following < self.size_blocks:
             raise CorruptSegment("a free block is in use")
-        self.words[FREE_WORD] = following
+        return following
 
     def free(self, blocks: Iterable[int]) -> None:
         """Put `blocks` to the front of the free list."""

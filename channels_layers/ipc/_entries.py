@@ -197,14 +197,15 @@ class Entries:
         """Link `member` into its family, behind `before`, or as the first."""
         words = self.words
         m, f = member << WORD_SHIFT, family << WORD_SHIFT
-        after = words[(before << WORD_SHIFT) + AFTER_WORD] if before else words[f + HEAD_WORD]
+        link = (self._member(before) << WORD_SHIFT) + AFTER_WORD if before else f + HEAD_WORD
+        after = words[link]
         if after:
             words[(self._member(after) << WORD_SHIFT) + BEFORE_WORD] = member
         else:
             words[f + TAIL_WORD] = member
         words[m + BEFORE_WORD] = before
         words[m + AFTER_WORD] = after
-        words[(before << WORD_SHIFT) + AFTER_WORD if before else f + HEAD_WORD] = member
+        words[link] = member
 
     def leave(self, family: int, member: int) -> None:
         """Take `member` out of its family's line."""
