@@ -169,19 +169,18 @@ class Remote:
     def deliver(self, channel: str, payload: bytes, lifetime: float) -> bool:
         """See `Client.deliver`."""
         now = self._clock()
+        has_taken = True
         with self._lock:
             if self.owns(channel):
                 try:
                     waiter = self._exchange.offer(channel, payload, now)
                 except ChannelFull:
-                    return False
+                    waiter, has_taken = None, False
             else:
                 waiter = self._exchange.hand(channel, payload, lifetime, now)
-                if waiter is None:
-                    return False
-        if waiter is not None:
-            self._wake((waiter,))
-        return True
+                has_taken = waiter is not None
+        self._wake(() if waiter is None else (waiter,))
+        return has_taken
 
     def member_added(self, group: str, channel: str) -> None:
         """See `Client.member_added`."""
@@ -201,9 +200,13 @@ class Remote:
     def statistics(self, channel: str | None = None) -> Statistics:
         """See `Client.statistics`."""
         with self._lock:
+            mailboxes = self._exchange.mailboxes
             if channel is None:
-                return self._exchange.mailboxes.statistics(self._clock())
-            return self._exchange.mailboxes.channel_statistics(channel, self._clock())
+                statistics = mailboxes.statistics(self._clock())
+            else:
+                statistics = mailboxes.channel_statistics(channel, self._clock())
+        self._wake(())
+        return statistics
 
     async def _open(self) -> None:
         await self._before_open()

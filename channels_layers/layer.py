@@ -140,14 +140,15 @@ class ChannelLayer:
         except ChannelFull:
             await self._pause()  # whoever tries again at once must let the readers run
             raise
+        finally:
+            if exchange.heirs:
+                self._wake_heirs()
         if waiter is not None:
             lost = wake((waiter,))
             if lost:
                 self._bury(lost)
         elif exchange.is_pause_due(channel):
             await self._pause()
-        if exchange.heirs:
-            self._wake_heirs()
         if exchange.unlogged:
             self._log_drops()
 

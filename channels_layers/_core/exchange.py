@@ -60,18 +60,22 @@ class Exchange:
         mailbox = self.by_name.get(channel)
         if mailbox is None or now >= self.next_beat or len(payload) > self._light_bytes:
             return False
+        # SYNC own-queue: pairs with the order in Mailbox._own_queue(). Looked at first, so that
+        # where there is room the queue is the mailbox's own.
+        free_until = mailbox.free_until
         letters = mailbox.letters
         queued = len(letters)
-        if queued >= mailbox.free_until or queued & _PAUSE_MASK == _PAUSE_MASK or mailbox.waiting:
+        if queued >= free_until or queued & _PAUSE_MASK == _PAUSE_MASK or mailbox.waiting:
             return False
         letter = (now + self._expiry, payload, None)
         letters.append(letter)
         # SYNC get-in-line: pairs with the look at `letters` in receive().
         # SYNC retire: pairs with the look at `letters` in Mailboxes._retire_mailbox().
+        # SYNC adopt: pairs with the look at `letters` in Mailboxes.open_family().
         if (
             mailbox.waiting
             or not mailbox.is_expiring
-            or len(letters) > mailbox.capacity
+            or len(letters) > mailbox.free_until
             or self.by_name.get(channel) is not mailbox
         ):
             try:
@@ -242,8 +246,7 @@ class Exchange:
         lines = tuple(mailboxes.open_line(name, now) for name in dict.fromkeys(channels))
         for line in lines:
             line.read_at = now
-            if isinstance(line, Mailbox):
-                mailboxes.take_back_lost(line)
+            mailboxes.take_back_all_lost(line)
         self._tickets += 1
         place = Place(self._new_waiter(), lines, self._tickets)
         for line in lines:

@@ -86,13 +86,14 @@ class Family(Line):
     until it comes to the front, or until half of them are such.
     """
 
-    __slots__ = ("arrivals", "members", "pending")
+    __slots__ = ("arrivals", "granting", "members", "pending")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.members = 0  # mailboxes that belong to it
         self.arrivals: deque[tuple[Mailbox, Letter]] = deque()
         self.pending = 0  # unread messages of all members
+        self.granting: set[Mailbox] = set()  # members that have granted messages, or had
 
     def note(self, mailbox: Mailbox, letter: Letter) -> None:
         """Remember that `letter` came after all others."""
@@ -192,6 +193,8 @@ class Mailbox(Line):
                 continue
             with suppress(IndexError):  # another thread's receiver was faster; this one looks again
                 self.granted[waiter] = self.letters.popleft()
+            if self.family is not None:
+                self.family.granting.add(self)
             return waiter
         return None
 
@@ -213,6 +216,7 @@ class Mailbox(Line):
 
     def _own_queue(self) -> deque[Letter]:
         if self.letters is _NO_LETTERS:
+            # SYNC own-queue: pairs with the look at `free_until` in Exchange.try_offer().
             self.letters = deque()
             if self.family is None and not self.is_staging:
                 self.free_until = self.capacity - _MARGIN

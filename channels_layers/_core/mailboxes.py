@@ -91,7 +91,10 @@ class Mailboxes:
             members = [box for name, box in self.by_name.items() if name.startswith(prefix)]
             for mailbox in members:
                 self._adopt(mailbox, family)
+            # SYNC adopt: pairs with the look at `free_until` in Exchange.try_offer(). Whoever sends
+            # without the lock has queued its letter before this, or sees the family and goes back.
             family.pending = sum(mailbox.unread for mailbox in members)
+            family.granting.update(mailbox for mailbox in members if mailbox.granted)
             queued = [(mailbox, letter) for mailbox in members for letter in mailbox.letters]
             family.arrivals.extend(sorted(queued, key=lambda entry: entry[1][0]))
         return family
@@ -192,6 +195,16 @@ class Mailboxes:
             if oldest is None or not self.drop_expired(oldest, now):
                 return False
         return True
+
+    def take_back_all_lost(self, line: Line) -> None:
+        """Take back what was granted at `line` to receivers whose loop closed."""
+        if isinstance(line, Mailbox):
+            self.take_back_lost(line)
+        elif isinstance(line, Family):
+            for mailbox in list(line.granting):
+                self.take_back_lost(mailbox)
+                if not mailbox.granted:
+                    line.granting.discard(mailbox)
 
     def take_back_lost(self, mailbox: Mailbox) -> None:
         """Take back what was granted to receivers whose loop closed before they resumed."""
@@ -325,6 +338,7 @@ class Mailboxes:
             return
         if mailbox.family is not None:
             mailbox.family.members -= 1
+            mailbox.family.granting.discard(mailbox)
         if "!" in mailbox.name and self._was_read(mailbox, now):
             # Whether it has a live reader must be known when it joins a group later.
             self._read_at[mailbox.name] = mailbox.read_at

@@ -42,6 +42,7 @@ FOREIGN = [
     1j,
     object(),
     ormsgpack.Ext(1, b"a"),
+    ormsgpack.Fragment(ormsgpack.packb(1)),
     MAX_INT + 1,
     2**64 - 1,
     2**64,

@@ -367,6 +367,63 @@ def test_who_joins_finds_the_message_of_the_dead():
     assert office.resume("other", living) == b"b"
 
 
+@pytest.mark.parametrize("dead", ["x.C!", "x.C!1"])
+@pytest.mark.parametrize("living", ["x.C!", "x.C!1", "x.C!2"])
+@pytest.mark.parametrize("is_family_late", [False, True])
+def test_who_joins_finds_what_any_channel_of_the_family_granted_to_the_dead(
+    dead, living, is_family_late
+):
+    office = Office()
+    if not is_family_late:
+        office.take("x.C!")
+    office.lost.add(office.wait(dead).waiter)
+    office.offer("x.C!1", b"a")
+    assert office.take(living) == (None if living == "x.C!2" else b"a")
+    assert office.take("x.C!") == (b"a" if living == "x.C!2" else None)
+    family = office.mailbox("x.C!1").family
+    office.wait("x.C!")
+    assert (family.pending, family.granting) == (0, set())
+
+
+def test_what_a_lost_member_was_granted_is_found_though_it_has_left_the_group():
+    office = Office()
+    dead, living = office.wait("jobs"), office.wait("jobs")
+    office.add("group", "jobs")
+    office.fan_out("group", b"a")
+    office.discard("group", "jobs")
+    assert office.exchange.bury([dead.waiter]) == [living.waiter]
+
+
+def test_who_sends_finds_the_heir_of_the_dead_though_there_is_no_room():
+    office = Office(capacity=1)
+    dead, heir = office.wait("jobs"), office.wait("jobs")
+    office.offer("jobs", b"a")
+    office.lost.add(dead.waiter)
+    assert not office.send("jobs", b"b")
+    assert office.exchange.heirs == [heir.waiter]
+    assert office.resume_slowly(heir) == (heir, b"a")
+
+
+def test_who_sends_lets_the_heir_of_the_dead_go_first():
+    office = Office()
+    dead, heir, third = (office.wait("jobs") for _ in range(3))
+    office.offer("jobs", b"a")
+    office.lost.add(dead.waiter)
+    office.offer("jobs", b"b")
+    assert office.resume_slowly(heir) == (heir, b"a")
+    assert office.resume_slowly(third) == (third, b"b")
+
+
+def test_what_was_granted_to_the_dead_makes_room_when_it_expires():
+    office = Office(capacity=1, expiry=10)
+    office.lost.add(office.wait("jobs").waiter)
+    office.offer("jobs", b"a")
+    office.now += 10
+    assert office.send("jobs", b"b")
+    assert office.take_all("jobs") == [b"b"]
+    assert office.statistics("jobs")["dropped_count"]["expired"] == 1
+
+
 def test_who_joins_finds_the_heir_of_the_dead():
     office = Office()
     dead, heir = office.wait("jobs"), office.wait("jobs")
@@ -538,6 +595,15 @@ def test_the_end_keeps_what_is_not_the_client_s_own_in_order():
     assert office.take_all("x.D!1") == [b"d"]
 
 
+def test_the_end_keeps_the_numbers_of_what_is_not_the_client_s_own():
+    office = Office()
+    for channel in ("x.C!1", "jobs"):
+        office.offer(channel)
+        office.take(channel)
+    office.exchange.shut("C", office.now)
+    assert set(office.exchange.by_name) == {"jobs"}
+
+
 def test_the_end_drops_messages_and_memberships_of_the_client_s_own():
     office = Office()
     for channel in ("x.C!1", "y.C!2", "jobs"):
@@ -596,7 +662,9 @@ def test_what_a_family_did_not_take_from_the_backend_leaves_nothing_behind():
     office.take("x.D!")
     for _ in range(500):
         office.exchange.hand("x.D!1", b"a", 10.0, office.now)
-    assert len(office.mailbox("x.D!1").family.arrivals) < 100
+    family = office.mailbox("x.D!1").family
+    assert len(family.arrivals) < 100
+    assert family.pending == 0
 
 
 def test_ended_memberships_are_told_once_and_not_when_they_began_anew():

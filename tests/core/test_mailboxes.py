@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from office import Office
 
+from channels_layers._core.mailbox import Mailbox
 from channels_layers._core.mailboxes import WEIGHED_BYTES
 from channels_layers.errors import ChannelFull
 
@@ -567,11 +570,137 @@ def test_a_receiver_waits_on_though_another_of_its_channels_went_meanwhile():
 
 def test_polling_a_channel_leaves_no_mailbox():
     office = Office()
+    before = all_mailboxes()
     for _ in range(1000):
         office.take("jobs")
         office.take("x.C!1")
         office.now += 0.01
     assert not office.exchange.by_name
+    assert all_mailboxes() == before
+
+
+def test_polling_a_channel_asks_for_one_look_at_it():
+    office = Office(idle=20)
+    for _ in range(1000):
+        office.take("jobs")
+        office.take("x.C!1")
+        office.now += 0.05
+        office.mailboxes.settle(office.now)
+    assert sorted(looks(office)) == ["jobs", "x.C!1"]
+    office.pass_time(50)
+    assert looks(office) == []
+
+
+def test_coming_and_going_leaves_nothing_once_it_is_idle():
+    office = Office(expiry=10, idle=20)
+    before = all_mailboxes()
+    for number in range(1000):
+        channel = f"x.C!{number}"
+        office.add("group", channel)
+        office.fan_out("group")
+        office.take(channel)
+        office.discard("group", channel)
+        office.take(channel)
+    office.pass_time(50)
+    assert not office.exchange.by_name
+    assert looks(office) == []
+    assert all_mailboxes() == before
+
+
+def all_mailboxes():
+    gc.collect()
+    return sum(type(each) is Mailbox for each in gc.get_objects())
+
+
+def looks(office):
+    """Return the names that somebody will look at, in case they are idle."""
+    slots = office.mailboxes._idling._slots.values()
+    return [name for slot in slots for name in slot] + office.mailboxes._due_idling
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("what", ["sent", "refused", "dropped"])
+@pytest.mark.parametrize("event", ["cancelled receive", "discard", "flush", "expiry"])
+def test_a_channel_keeps_its_numbers_until_it_is_idle(what, event):
+    office = Office(expiry=10, idle=20, capacity=1)
+    office.add("group", "jobs")
+    office.send("jobs")
+    if what == "refused":
+        office.send("jobs")
+    if what == "dropped":
+        office.fan_out("group")
+    if event != "expiry":
+        office.take("jobs")
+    before = office.statistics("jobs")
+    if event == "cancelled receive":
+        office.take("jobs")
+    elif event == "flush":
+        office.mailboxes.clear(office.now)
+    office.discard("group", "jobs")
+    office.pass_time(15)
+    for key in ("messages_count", "channel_full_count"):
+        assert office.statistics("jobs")[key] == before[key]
+    assert office.statistics("jobs")["dropped_count"]["full"] == (what == "dropped")
+    office.pass_time(30)
+    assert not office.exchange.by_name
+    assert office.statistics("jobs")["messages_count"] == 0
+
+
+@pytest.mark.parametrize("event", ["cancelled receive", "discard", "flush"])
+def test_a_channel_that_never_carried_a_message_goes_at_once(event):
+    office = Office()
+    if event == "cancelled receive":
+        office.take("jobs")
+    else:
+        office.add("group", "jobs")
+    if event == "discard":
+        office.discard("group", "jobs")
+    elif event == "flush":
+        office.mailboxes.clear(office.now)
+    assert not office.exchange.by_name
+
+
+def test_a_reason_is_logged_once_whoever_polls_the_channel():
+    office = Office(capacity=1)
+    for _ in range(5):
+        office.add("group", "jobs")
+        for _ in range(3):
+            office.fan_out("group")
+        office.take("jobs")
+        office.discard("group", "jobs")
+        office.take("jobs")
+    assert office.exchange.unlogged == [("jobs", "full")]
+
+
+# Receivers that can never resume
+
+
+@pytest.mark.parametrize("line", ["jobs", "x.C!"])
+def test_an_idle_check_finds_what_was_granted_to_the_dead(line):
+    office = Office(expiry=1000, idle=20)
+    channel = "x.C!1" if line == "x.C!" else line
+    dead, heir = office.wait(line), office.wait(line)
+    office.offer(channel, b"a")
+    office.lost.add(dead.waiter)
+    office.pass_time(25)
+    assert office.exchange.heirs == [heir.waiter]
+    assert office.resume_slowly(heir) == (heir, b"a")
+
+
+def test_a_message_that_expires_is_not_kept_by_the_dead():
+    office = Office(expiry=10)
+    dead, heir = office.wait("jobs"), office.wait("jobs")
+    office.offer("jobs", b"a")
+    office.lost.add(dead.waiter)
+    office.pass_time(12)
+    assert office.exchange.heirs == [heir.waiter]
+    heir, payload = office.resume_slowly(heir)
+    assert payload is None
+    assert office.statistics()["dropped_count"]["expired"] == 1
+    office.offer("jobs", b"b")
+    assert office.resume_slowly(heir) == (heir, b"b")
 
 
 # The passing of time

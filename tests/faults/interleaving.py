@@ -215,7 +215,7 @@ class Threads:
     def wait_for_lock(self) -> None:
         """Let the next thread go on, since this one cannot."""
         self._waits_in_vain += 1
-        assert self._waits_in_vain < 100, "the threads are in a deadlock"
+        assert self._waits_in_vain < 1000, "the threads are in a deadlock"
         self._give_way()
 
     def got_lock(self) -> None:
