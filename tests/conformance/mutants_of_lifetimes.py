@@ -8,7 +8,7 @@ import time
 
 from mutation import caught_by
 from reference import ReferenceLayer
-from world import World
+from world import World, covers
 
 # Time
 
@@ -95,6 +95,49 @@ class FlushEndsReceivers(ReferenceLayer):
         await super().flush()
         with self.opened() as state:
             state.tickets.clear()
+
+
+@caught_by(
+    "a_receiver_that_was_woken_before_a_flush_waits_on",
+    "a_member_that_was_woken_before_a_flush_waits_on",
+)
+class FlushDeafensTheWoken(ReferenceLayer):
+    def __init__(self, world, **options):
+        super().__init__(world, **options)
+        self.deaf = set()
+
+    async def flush(self):
+        with self.opened() as state:
+            now = time.monotonic()
+            woken = [each for each in state.tickets if self.assigned(state, each, now)]
+            self.deaf |= {each.number for each in woken}
+        await super().flush()
+
+    def take(self, number):
+        return None if number in self.deaf else super().take(number)
+
+
+@caught_by(
+    "a_loop_that_was_abandoned_breaks_nothing_for_the_others",
+    "a_message_for_a_loop_that_then_closed_goes_to_the_next",
+    "who_waits_behind_a_loop_that_then_closed_is_served",
+    "a_late_receiver_lets_who_waits_behind_a_closed_loop_go_first",
+    "a_refused_message_leaves_nobody_behind_a_closed_loop",
+)
+class WaitsForTheDead(ReferenceLayer):
+    def assigned(self, state, wanted, now):
+        for ticket in state.tickets:
+            ticket.seen_at = now
+        return super().assigned(state, wanted, now)
+
+
+@caught_by("what_a_closed_loop_never_took_expires")
+class KeepsForTheDead(ReferenceLayer):
+    def drop_expired(self, state, now):
+        for entry in state.entries:
+            if any(covers(ticket, entry.channel) for ticket in state.tickets):
+                entry.expires_at = now + 60
+        super().drop_expired(state, now)
 
 
 @caught_by("a_flush_reaches_every_client")

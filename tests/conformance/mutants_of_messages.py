@@ -160,6 +160,13 @@ class CountsOnlyTheNonLocalPart(_ChecksNamesBadly):
 
 
 @caught_by("a_bad_name_is_shown")
+class LooksTheNameUpFirst(ReferenceLayer):
+    async def send(self, channel, message):
+        hash(channel)
+        await super().send(channel, message)
+
+
+@caught_by("a_bad_name_is_shown")
 class HidesTheName(ReferenceLayer):
     async def group_add(self, group, channel):
         try:

@@ -72,6 +72,16 @@ class CancellationEndsTheMailbox(ReferenceLayer):
         super().leave(number)
 
 
+@caught_by("a_cancelled_receive_resets_no_numbers")
+class CancellationForgetsTheNumbers(_KnowsWhoWasServed):
+    def leave(self, number):
+        with self.opened() as state:
+            gone = [each for each in state.tickets if each.number == number]
+            if gone and number not in self.served:
+                state.events[:] = [each for each in state.events if not covers(gone[0], each[1])]
+        super().leave(number)
+
+
 @caught_by("a_cancelled_send_is_wholly_done_or_not_at_all")
 class CancelledSendsHappenLater(ReferenceLayer):
     async def send(self, channel, message):

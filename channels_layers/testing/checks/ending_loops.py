@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import product
 from typing import Any
 
 from ._check import Layer, LayerMaker, check
 from ._threads import elsewhere, receive_and_tell, until_set
-from ._tools import is_layer_closed, line, started
+from ._tools import client_part, is_layer_closed, line, started, until, waiting
 
 
 @check("semantics 10")
@@ -49,23 +50,113 @@ async def a_loop_that_was_abandoned_breaks_nothing_for_the_others(make: LayerMak
     gc.collect()  # whatever the abandoned receivers do when they die, they do it here
 
 
+@check("semantics 10", needs=["asyncio"])
+async def a_message_for_a_loop_that_then_closed_goes_to_the_next(make: LayerMaker) -> None:
+    """Its receiver was woken and never ran: the message is there for who comes later."""
+    layer = await make()
+    channel = await layer.new_channel()
+    names = (channel, client_part(channel))
+    for closing, later, to in [*((*pair, channel) for pair in product(names, names)), ["jobs"] * 3]:
+        with _stopped_receiver(layer, closing) as close:
+            await layer.send(to, {"n": 1})
+            close()
+            assert await layer.receive(later) == {"n": 1}, (closing, later)
+    gc.collect()
+
+
+@check("semantics 10", needs=["asyncio"])
+async def who_waits_behind_a_loop_that_then_closed_is_served(make: LayerMaker) -> None:
+    """With the message that the closed loop never took, or with the next one."""
+    layer = await make()
+    channel = await layer.new_channel()
+    with _stopped_receiver(layer, channel) as close:
+        async with line(layer, channel, channel) as [second, third]:
+            await layer.send(channel, {"n": 1})
+            close()
+            await layer.send(channel, {"n": 2})
+            got = [(await waiter.result())["n"] for waiter in (second, third)]
+            assert sorted(got) == [1, 2]
+    gc.collect()
+
+
+@check("semantics 10", needs=["asyncio"])
+async def a_late_receiver_lets_who_waits_behind_a_closed_loop_go_first(make: LayerMaker) -> None:
+    """It finds the message that the closed loop never took, and it is not its turn."""
+    layer = await make()
+    for channel in (await layer.new_channel(), "jobs"):
+        late = partial(layer.receive_from, [channel])
+        with _stopped_receiver(layer, channel) as close:
+            async with line(layer, channel) as [second]:
+                await layer.send(channel, {"n": 1})
+                close()
+                async with waiting(late) as [third]:
+                    assert await second.result() == {"n": 1}
+                    await layer.send(channel, {"n": 2})
+                    assert await third.result() == (channel, {"n": 2})
+    gc.collect()
+
+
+@check("semantics 10", needs=["asyncio"])
+async def a_refused_message_leaves_nobody_behind_a_closed_loop(make: LayerMaker) -> None:
+    """The channel may be full of what the closed loop never took; whoever waits gets that."""
+    layer = await make(capacity=1)
+    channel = await layer.new_channel()
+    with _stopped_receiver(layer, channel) as close:
+        async with line(layer, channel) as [second]:
+            await layer.send(channel, {"n": 1})
+            close()
+            with suppress(layer.ChannelFull):
+                await layer.send(channel, {"n": 2})
+            assert await second.result() == {"n": 1}
+    gc.collect()
+
+
+@check("semantics 10", needs=["asyncio", "real time"])
+async def what_a_closed_loop_never_took_expires(make: LayerMaker) -> None:
+    """It makes room like any other expired message, though nobody receives any more."""
+    layer = await make(expiry=0.1, capacity=1)
+    channel = await layer.new_channel()
+
+    async def has_room() -> bool:
+        with suppress(layer.ChannelFull):
+            await layer.send(channel, {"n": 2})
+            return True
+        return False
+
+    with _stopped_receiver(layer, channel) as close:
+        await layer.send(channel, {"n": 1})
+        close()
+        await until(has_room)
+    gc.collect()
+
+
 @contextmanager
 def _abandoned_receiver(layer: Layer, channel: str) -> Iterator[None]:
+    with _stopped_receiver(layer, channel) as close:
+        close()
+        yield
+
+
+@contextmanager
+def _stopped_receiver(layer: Layer, channel: str) -> Iterator[Callable[[], None]]:
+    """Let a receiver wait on a loop that runs no more; give what closes the loop."""
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # the lost task is our doing, not the layer's
     kept: list[asyncio.Task[Any]] = []
 
     def thread() -> None:
-        loop = asyncio.new_event_loop()
-        loop.set_exception_handler(lambda *_: None)  # the lost task is our doing, not the layer's
         kept.append(loop.create_task(layer.receive(channel)))
         for _ in range(20):
             loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
 
     runner = threading.Thread(target=thread)
     runner.start()
     runner.join()
-    yield
-    kept.clear()
+    try:
+        yield loop.close
+    finally:
+        loop.close()
+        kept.clear()
 
 
 @check("api: close")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from ._check import LayerMaker, check
-from ._tools import drained, fill, line, member, numbered, settled
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from ._check import Layer, LayerMaker, check
+from ._tools import client_part, drained, fill, line, member, numbered, settled, waiting
 
 
 @check("api: flush")
@@ -47,6 +51,56 @@ async def waiting_receivers_go_on_waiting(make: LayerMaker) -> None:
         await layer.send("jobs", {"job": 1})
         got = [await waiter.result() for waiter in (first, second, worker)]
     assert got == [{"n": 0}, {"n": 1}, {"job": 1}]
+
+
+@check("api: flush")
+async def a_receiver_that_was_woken_before_a_flush_waits_on(make: LayerMaker) -> None:
+    """It has not run yet: its message is gone, and it hears the next one."""
+    layer = await make()
+    channel = await layer.new_channel()
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "receive": partial(layer.receive, channel),
+        "receive of a normal channel": partial(layer.receive, "jobs"),
+        "receive of the non-local part": partial(layer.receive, client_part(channel)),
+        "receive_from": partial(layer.receive_from, ["other", channel]),
+    }
+    for what, call in calls.items():
+        to = "jobs" if "normal" in what else channel
+        await _hears_what_comes_after_a_flush(layer, call, partial(layer.send, to), what)
+
+
+@check("api: flush")
+async def a_member_that_was_woken_before_a_flush_waits_on(make: LayerMaker) -> None:
+    """It joins again, and hears the next message of the group."""
+    layer = await make()
+    channel = await layer.new_channel()
+
+    async def send(message: Any) -> None:
+        await layer.group_add("group", channel)
+        await layer.group_send("group", message)
+
+    for call in (layer.receive, lambda name: layer.receive_from([name])):
+        receive = partial(call, channel)
+        await _hears_what_comes_after_a_flush(layer, receive, send, "a member")
+
+
+async def _hears_what_comes_after_a_flush(
+    layer: Layer,
+    receive: Callable[[], Awaitable[Any]],
+    send: Callable[[Any], Awaitable[None]],
+    what: str,
+) -> None:
+    async with waiting(receive) as [waiter]:
+        await send({"n": 1})
+        await layer.flush()
+        await settled()
+        assert waiter.error is None, f"{what}: {waiter.error!r}"
+        await send({"n": 2})
+        got = await waiter.result()
+    message = got[1] if isinstance(got, tuple) else got
+    # Where it was faster than the flush it has the first one, and the second one waits.
+    assert message in numbered(3)[1:], f"{what}: {message}"
+    await layer.flush()
 
 
 @check("api: flush")

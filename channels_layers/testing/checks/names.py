@@ -144,10 +144,12 @@ async def a_name_is_a_string(make: LayerMaker) -> None:
 async def a_bad_name_is_shown(make: LayerMaker) -> None:
     """The error shows the name, so that its author finds it, and says more than that."""
     layer = await make()
-    for name in ("no spaces", "a\n", "\u00e4bc", "x" * 101):
+    for name in ("no spaces", "a\n", "\u00e4bc", "x" * 101, b"bytes", 12_345, ["list"], {"a": 1}):
         for call, function in {**_channel_calls(layer, name), **_group_calls(layer, name)}.items():
             error = str(await refused(function, TypeError, what=f"{call} with {name!r}"))
-            assert name in error or repr(name) in error, f"{call}: {name!r} is not in {error!r}"
+            assert str(name) in error or repr(name) in error, (
+                f"{call}: {name!r} is not in {error!r}"
+            )
             assert len(error) > len(repr(name)), f"{call}: {error!r} does not say what is wrong"
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import anyio
 
 from ._check import Layer, LayerMaker, check
-from ._tools import fill, member, receive_all, refused, until
+from ._tools import fill, line, member, receive_all, refused, until
 
 COUNTS: Final = ("messages_count", "messages_pending", "channel_full_count")
 RATES: Final = ("messages_count_per_second", "channel_full_count_per_second", "messages_max_age")
@@ -139,6 +139,25 @@ async def a_full_member_is_counted(make: LayerMaker) -> None:
 
     await until(partial(counted, everything))
     await until(partial(counted, partial(layer.channel_statistics, full)))
+
+
+@check("semantics 2")
+async def a_cancelled_receive_resets_no_numbers(make: LayerMaker) -> None:
+    """The channel goes on counting, whoever polls it and whatever groups it leaves."""
+    layer = await make(capacity=2)
+    channel = await member(layer, "group")
+    await fill(layer, channel, 2)
+    await refused(lambda: layer.send(channel, {"n": 2}), layer.ChannelFull, what=channel)
+    await layer.group_send("group", {"copy": 1})
+    await receive_all(layer, channel, 2)
+    for _ in range(3):
+        async with line(layer, channel) as [waiter]:
+            waiter.cancel()
+            await waiter.end()
+    await layer.group_discard("group", channel)
+    alone = partial(layer.channel_statistics, channel)
+    dropped = dict.fromkeys(REASONS, 0) | {"full": 1}
+    await _becomes(alone, messages_count=2, channel_full_count=1, dropped_count=dropped)
 
 
 @check("api: statistics")
