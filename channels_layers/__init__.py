@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .guarantees import Guarantees
+    from .ipc import IPCChannelLayer
     from .layer import ChannelLayer
     from .memory import InMemoryChannelLayer
 
@@ -37,6 +38,7 @@ _HOMES = {
     "ConfigurationError": "errors",
     "ForeignChannel": "errors",
     "Guarantees": "guarantees",
+    "IPCChannelLayer": "ipc",
     "InMemoryChannelLayer": "memory",
     "InvalidName": "errors",
     "LayerClosed": "errors",
@@ -60,6 +62,7 @@ __all__ = [
     "ConfigurationError",
     "ForeignChannel",
     "Guarantees",
+    "IPCChannelLayer",
     "InMemoryChannelLayer",
     "InvalidName",
     "LayerClosed",

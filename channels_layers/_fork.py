@@ -10,6 +10,10 @@ from weakref import WeakKeyDictionary
 T = TypeVar("T")
 
 _in_child: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
+_around: WeakKeyDictionary[Any, tuple[Callable[[Any], None], Callable[[Any], None]]] = (
+    WeakKeyDictionary()
+)
+_quiet: list[tuple[Any, Callable[[Any], None]]] = []  # between before and after a fork
 
 
 def in_child(thing: T, renew: Callable[[T], None]) -> None:
@@ -21,10 +25,34 @@ def in_child(thing: T, renew: Callable[[T], None]) -> None:
     _in_child[thing] = renew
 
 
+def around(thing: T, before: Callable[[T], None], after: Callable[[T], None]) -> None:
+    """Call `before(thing)` ahead of every fork, and `after(thing)` in the parent behind it.
+
+    For what must not be in use at the moment of the fork. `before` may wait for other threads,
+    but not long.
+    """
+    _around[thing] = (before, after)
+
+
+def _before() -> None:
+    for thing, (before, after) in list(_around.items()):
+        before(thing)
+        _quiet.append((thing, after))
+
+
+def _after_in_parent() -> None:
+    while _quiet:
+        thing, after = _quiet.pop()
+        after(thing)
+
+
 def _after_in_child() -> None:
+    _quiet.clear()
     for thing, renew in list(_in_child.items()):
         renew(thing)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_in_child)
+    os.register_at_fork(
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+    )

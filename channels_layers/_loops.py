@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import trio
@@ -115,6 +118,127 @@ async def pause() -> None:
         import trio
 
         await trio.lowlevel.checkpoint()
+
+
+class Watches:
+    """The event loops that watch one descriptor; each that is added, until it ends.
+
+    Any number of loops may watch it: whichever is free first acts. A loop that closes takes its
+    watch with it.
+    """
+
+    def __init__(self, descriptor: int, on_ready: Callable[[], bool]) -> None:
+        """Watch nothing yet.
+
+        Args:
+            descriptor: What becomes readable.
+            on_ready: Is called in the loop; True asks for another call when the loop has come
+                round. It must see to it that the descriptor is not readable any more.
+        """
+        self._descriptor = descriptor
+        self._on_ready = on_ready
+        self._lock = threading.Lock()
+        self._loops: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self._is_closed = False
+
+    @property
+    def has_any(self) -> bool:
+        """Whether a loop that still runs watches."""
+        return any(_is_running(loop) for loop in list(self._loops))
+
+    def add(self) -> bool:
+        """Let the running loop watch; False when it does already."""
+        loop: Any = _running_loop()
+        if loop is None or "trio" in _modules:
+            loop = _trio_token() or loop
+        if loop is None or loop in self._loops or self._is_closed:
+            return False
+        with self._lock:
+            if isinstance(loop, asyncio.AbstractEventLoop):
+                loop.add_reader(self._descriptor, self._act, loop)
+                self._loops[loop] = None
+            else:
+                self._loops[loop] = _watch_in_trio(self._descriptor, self._on_ready)
+        return True
+
+    def close(self, then: Callable[[], None]) -> None:
+        """Watch no more, in any loop; call `then` when the descriptor may be closed."""
+        with self._lock:
+            self._is_closed = True
+            loops, self._loops = dict(self._loops), WeakKeyDictionary()
+        here = _running_loop()
+        last = [loop for loop in loops if loop is not here and _is_running(loop)]
+        waits = len(last)
+        lock = threading.Lock()
+
+        def unwatched(count: int = 1) -> None:
+            nonlocal waits
+            with lock:
+                waits -= count
+                is_last = not waits
+            if is_last:
+                then()
+
+        for loop, scope in loops.items():
+            if isinstance(loop, asyncio.AbstractEventLoop) and loop is here:
+                loop.remove_reader(self._descriptor)
+            elif loop in last:
+                try:
+                    _run_in(loop, partial(_unwatch, loop, scope, self._descriptor, unwatched))
+                except RuntimeError:  # it has ended at this moment
+                    unwatched()
+        if not last:
+            unwatched(0)
+
+    def _act(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_closed and self._on_ready():
+            loop.call_soon(self._act, loop)
+
+
+def _is_running(loop: Any) -> bool:
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        return loop.is_running()
+    return _run_in_trio(loop, _nothing)
+
+
+def _run_in(loop: Any, function: Callable[[], None]) -> None:
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        loop.call_soon_threadsafe(function)
+    elif not _run_in_trio(loop, function):
+        raise RuntimeError("the trio run has ended")
+
+
+def _unwatch(loop: Any, scope: Any, descriptor: int, done: Callable[[], None]) -> None:
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        loop.remove_reader(descriptor)
+    else:
+        import trio
+
+        scope.cancel()
+        trio.lowlevel.notify_closing(descriptor)
+    done()
+
+
+def _watch_in_trio(descriptor: int, on_ready: Callable[[], bool]) -> trio.CancelScope:
+    """Start a system task of the running trio run; return what ends it."""
+    import trio
+
+    scope = trio.CancelScope()
+
+    async def watch() -> None:
+        with scope, suppress(trio.ClosedResourceError):
+            # Whenever it gets its turn, the descriptor may have been closed.
+            while _is_open(scope):
+                await trio.lowlevel.wait_readable(descriptor)
+                while _is_open(scope) and on_ready():
+                    await trio.lowlevel.checkpoint()
+
+    trio.lowlevel.spawn_system_task(watch, name="channels_layers watch")
+    return scope
+
+
+def _is_open(scope: trio.CancelScope) -> bool:
+    return not scope.cancel_called
 
 
 def is_lost(waiter: LoopWaiter) -> bool:

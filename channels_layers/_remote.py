@@ -1,29 +1,30 @@
-"""What a layer does with its backend: routing, demand, and what arrives from other clients."""
+"""What a layer asks of its backend: routing, demand, and the order of what it sends."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from anyio import fail_after
 
-from ._core.exchange import Exchange
+from ._client import Inside, LocalClient
 from ._core.mailbox import Line, Mailbox, Waiter
 from ._core.names import client_of
 from ._core.statistics import Statistics
 from ._home import Home
 from ._turns import Turns
-from .errors import BackendTimeout, ChannelFull, ForeignChannel
+from .errors import BackendTimeout, ForeignChannel, LayerClosed
 
 if TYPE_CHECKING:
     from .backend import Backend
 
 T = TypeVar("T")
 
+_TAKEN_PER_PAUSE: Final = 64  # messages taken without waiting before other tasks get a turn
+
 
 class Remote:
-    """One client of a backend; it is also the `Client` that the backend talks to.
+    """One client's side of a backend.
 
     A channel that lives in the backend has a mailbox here while receivers wait for it. It holds
     only messages that a receiver was woken for; what a cancelled one leaves behind goes back.
@@ -33,28 +34,31 @@ class Remote:
         self,
         backend: Backend,
         client_id: str,
-        exchange: Exchange,
-        lock: threading.Lock,
-        clock: Callable[[], float],
-        timeout: float,
-        wake: Callable[[Iterable[Waiter]], None],
-        fan_out: Callable[[str, bytes], None],
+        inside: Inside,
         before_open: Callable[[], Awaitable[None]],
     ) -> None:
-        self.id = client_id
-        self._backend = backend
-        self._exchange = exchange
-        exchange.mailboxes.groups.ended = []
-        self._lock = lock
-        self._clock = clock
-        self._timeout = timeout
-        self._wake = wake
-        self.fan_out = fan_out  # see `Client.fan_out`
-        self._before_open = before_open
-        self.turns = Turns()
-        self._home = Home(self._open, is_fixed=backend.has_home)
+        """Make a client that is not attached yet.
 
-    # What the layer asks for
+        Args:
+            backend: Connects it to the others.
+            client_id: Its id.
+            inside: The layer.
+            before_open: Is awaited before the backend is opened.
+        """
+        self.id = client_id
+        self.client = LocalClient(client_id, inside, keeps_accounts=backend.keeps_accounts)
+        self.keeps_accounts = backend.keeps_accounts
+        self.turns = Turns()
+        self._backend = backend
+        self._exchange = inside.exchange
+        self._exchange.mailboxes.groups.ended = []
+        self._lock = inside.lock
+        self._clock = inside.clock
+        self._timeout = inside.options.timeout
+        self._before_open = before_open
+        self._home = Home(self._open, is_fixed=backend.has_home)
+        self._taken = 0
+        self._is_left = False
 
     def owns(self, channel: str) -> bool:
         """Say whether `channel` lives in this client."""
@@ -67,7 +71,12 @@ class Remote:
 
         Raises:
             BackendTimeout: it has not answered in time.
+            LayerClosed: this client has left, or leaves at this moment.
         """
+        if self._is_left:
+            raise LayerClosed
+        if self.keeps_accounts and self._home.is_open:
+            return await function(*args)
         try:
             with fail_after(self._timeout):
                 return await self._home.run(lambda: function(*args), claim=claim)
@@ -83,13 +92,59 @@ class Remote:
         if not self._home.is_open:
             await self.run(_nothing, claim=stay)
 
+    def leave(self) -> None:
+        """Take no more calls; `close` is to follow."""
+        self._is_left = True
+
+    async def close(self) -> None:
+        """Leave the backend; what was delivered and not read is back in it before."""
+        with self._lock:
+            lines = list(self._exchange.mailboxes.lines())
+        self.demand(lines)
+        await self._home.close(self._backend.close)
+
+    # Messages
+
     async def send(self, channel: str, payload: bytes, capacity: int) -> None:
-        """Send to a channel that this client does not own."""
+        """Send to a channel by way of the backend."""
         await self.run(self._backend.send, channel, payload, capacity)
+
+    def offer_here(self, channel: str, payload: bytes) -> tuple[bool, Waiter | None]:
+        """Queue a message on an own channel where that is exact; see `Exchange.offer_here`."""
+        if not self._home.is_open:
+            return False, None
+        self._backend.catch_up()
+        if not self._backend.is_idle:
+            return False, None
+        with self._lock:
+            return self._exchange.offer_here(channel, payload, self._clock())
 
     def is_home_of(self, channel: str) -> bool:
         """Say whether `channel` lives in this client, and the backend is open for it."""
         return self._home.is_open and self.owns(channel)
+
+    def catch_up(self) -> None:
+        """Bring in what has arrived, for a backend that keeps accounts."""
+        if self.keeps_accounts and self._home.is_open:
+            self._backend.catch_up()
+
+    def listen(self) -> None:
+        """Let arrivals wake the running loop."""
+        if self.keeps_accounts and self._home.is_open:
+            self._backend.listen()
+
+    def take_now(self, channel: str) -> bytes | None:
+        """Take a message of a channel of no client if one is there and nobody waits for it."""
+        if not self.keeps_accounts or not self._home.is_open:
+            return None
+        mailbox = self._exchange.by_name.get(channel)
+        if mailbox is not None and (mailbox.waiting or mailbox.unread):
+            return None
+        self._taken += 1
+        # Where the whole non-local part has receivers, or others must run, the long way is right.
+        if client_of(channel) is not None or not self._taken % _TAKEN_PER_PAUSE:
+            return None
+        return self._backend.take_now(channel)
 
     async def prepare(self, lines: Iterable[Line]) -> None:
         """See to it that messages can come to receivers that wait at `lines`.
@@ -122,6 +177,8 @@ class Remote:
                 self._backend.give_back(channel, letters)
             self._backend.want(line.name, readers)
 
+    # Groups
+
     async def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member for all clients."""
         await self.run(self._backend.group_add, group, channel)
@@ -133,6 +190,7 @@ class Remote:
     async def group_channels(self, group: str) -> list[str]:
         """Return the members that live here and those that live elsewhere."""
         everywhere = await self.run(self._backend.group_channels, group)
+        self.catch_up()
         with self._lock:
             here = self._exchange.group_channels(group, self._clock())
         return here + [channel for channel in everywhere if not self.owns(channel)]
@@ -149,6 +207,8 @@ class Remote:
         finally:
             self.turns.end(turn)
 
+    # The whole prefix
+
     async def flush(self) -> None:
         """Let every client forget everything."""
         await self.run(self._backend.flush)
@@ -157,60 +217,9 @@ class Remote:
         """Return the numbers of all clients together."""
         return await self.run(self._backend.statistics, channel)
 
-    async def close(self) -> None:
-        """Leave the backend; what was delivered and not read is back in it before."""
-        with self._lock:
-            lines = list(self._exchange.mailboxes.lines())
-        self.demand(lines)
-        await self._home.close(self._backend.close)
-
-    # What the backend tells: the `Client` protocol
-
-    def deliver(self, channel: str, payload: bytes, lifetime: float) -> bool:
-        """See `Client.deliver`."""
-        now = self._clock()
-        has_taken = True
-        with self._lock:
-            if self.owns(channel):
-                try:
-                    waiter = self._exchange.offer(channel, payload, now)
-                except ChannelFull:
-                    waiter, has_taken = None, False
-            else:
-                waiter = self._exchange.hand(channel, payload, lifetime, now)
-                has_taken = waiter is not None
-        self._wake(() if waiter is None else (waiter,))
-        return has_taken
-
-    def member_added(self, group: str, channel: str) -> None:
-        """See `Client.member_added`."""
-        with self._lock:
-            self._exchange.group_add(group, channel, self._clock())
-
-    def member_discarded(self, group: str, channel: str) -> None:
-        """See `Client.member_discarded`."""
-        with self._lock:
-            self._exchange.group_discard(group, channel, self._clock())
-
-    def forget(self) -> None:
-        """See `Client.forget`."""
-        with self._lock:
-            self._exchange.mailboxes.clear(self._clock())
-
-    def statistics(self, channel: str | None = None) -> Statistics:
-        """See `Client.statistics`."""
-        with self._lock:
-            mailboxes = self._exchange.mailboxes
-            if channel is None:
-                statistics = mailboxes.statistics(self._clock())
-            else:
-                statistics = mailboxes.channel_statistics(channel, self._clock())
-        self._wake(())
-        return statistics
-
     async def _open(self) -> None:
         await self._before_open()
-        await self._backend.open(self)
+        await self._backend.open(self.client)
 
 
 async def _nothing() -> None:

@@ -11,11 +11,16 @@ out their messages one by one to clients that want them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeAlias
 
+from ._core.ledger import Ledger
 from ._core.statistics import Statistics
 from .guarantees import Guarantees
+
+# ("message", channel, payload), ("group", group, payload), ("added", channel, group as bytes) or
+# ("discarded", channel, group as bytes), each with the seconds that it has left.
+Arrival: TypeAlias = tuple[str, str, bytes, float]
 
 
 class Client(Protocol):
@@ -47,6 +52,41 @@ class Client(Protocol):
         """Hear that a channel of this client was taken out of `group`."""
         ...
 
+    def is_member(self, group: str, channel: str) -> bool:
+        """Say whether a channel of this client is in `group`, which its reader may have renewed."""
+        ...
+
+    def take_in(self, arrivals: Iterable[Arrival]) -> None:
+        """Hand over much at once, in this order, for a backend that keeps accounts.
+
+        Its messages are for this client's own channels, and are never refused.
+        """
+        ...
+
+    def gap(self) -> None:
+        """Hear that the backend may have lost messages; readers are told as `on_gap` has it."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """For a backend that keeps accounts: how full the client's own channels are."""
+        ...
+
+    def account_of(self, channel: str) -> str:
+        """Return the name under which the messages of an own channel are counted."""
+        ...
+
+    def enter(
+        self, settle: Callable[[list[tuple[str, int]]], list[int]], *, everything: bool
+    ) -> None:
+        """Give accounts to channels with queued messages that have none yet.
+
+        Args:
+            settle: Gets names and numbers of queued messages; returns places for `ledger.counts`.
+            everything: Also to those that have one, since the old places mean nothing any more.
+        """
+        ...
+
     def forget(self) -> None:
         """Let go of every message and membership: somebody flushed the prefix."""
         ...
@@ -63,21 +103,43 @@ class Backend(Protocol):
     it may have. A cancelled one has done all or nothing. For groups that includes this very client:
     the backend calls its `fan_out`, `member_added` and `member_discarded` as those of any other, at
     the moment from which the call cannot be undone.
+
+    Attributes:
+        guarantees: What this backend promises, fixed when it is made.
+        has_home: Whether its coroutines must all run in one event loop, which owns its
+            connections. If so, the layer carries every call there, and calls `open` again in
+            another loop when that one has ended.
+        keeps_accounts: Whether others count what they send to a client's own channels; see
+            `Client.ledger`. If so, `send` is also called for own channels, `catch_up`, `listen`
+            and `take_now` are called at all, and it keeps each call within the `timeout` of the
+            layer itself.
+        tells_gaps: Whether it calls `Client.gap`.
     """
 
-    @property
-    def guarantees(self) -> Guarantees:
-        """What this backend promises, fixed when it is made."""
-        ...
+    guarantees: Guarantees
+    has_home: bool
+    keeps_accounts: bool = False
+    tells_gaps: bool = False
+
+    # What follows has a meaning for backends whose clients write into one another's memory.
+    # Others are a subclass of this and leave it.
 
     @property
-    def has_home(self) -> bool:
-        """Whether its coroutines must all run in one event loop, which owns its connections.
+    def is_idle(self) -> bool:
+        """Whether nothing that was sent to an own channel is on its way."""
+        return True
 
-        If so, the layer carries every call there, and calls `open` again in another loop when
-        that one has ended.
-        """
-        ...
+    def catch_up(self) -> None:
+        """Bring in what has arrived for the client; never waits, any thread."""
+        return
+
+    def listen(self) -> None:
+        """See to it that arrivals wake the running event loop; never waits."""
+        return
+
+    def take_now(self, channel: str) -> bytes | None:
+        """Take a message of a channel of no client if one is there; never waits, any thread."""
+        return None
 
     async def open(self, client: Client) -> None:
         """Connect `client`; when it has returned, what others send to it arrives. Repeatable."""

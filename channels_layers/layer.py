@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakValueDictionary
 
 from . import _fork
+from ._client import Inside
 from ._core.exchange import Exchange
 from ._core.mailbox import Place, Waiter
 from ._core.messages import Message
@@ -76,7 +77,7 @@ class ChannelLayer:
         self._backend = backend
         if backend is not None:
             self.guarantees = backend.guarantees
-            if options.on_gap is not None:
+            if options.on_gap is not None and not backend.tells_gaps:
                 raise UnsupportedByBackend("on_gap", type(backend).__name__)
         self._capacity = options.rules().capacities.of
         self._clock = clock
@@ -119,13 +120,16 @@ class ChannelLayer:
             except TypeError:  # it cannot be looked up
                 check_channel(channel)
                 raise
-            if remote is None or remote.owns(check_channel(channel)):
+            if remote is None:
                 await self._offer(channel, payload)
+                return
+            if remote.owns(check_channel(channel)):
+                await self._offer_shared(remote, channel, payload)
                 return
         elif remote.owns(check_channel(channel)):
             turn = await remote.turns.begin_direct()
             try:
-                await self._offer(channel, payload)
+                await self._offer_shared(remote, channel, payload)
             finally:
                 remote.turns.end(turn)
             return
@@ -152,7 +156,23 @@ class ChannelLayer:
         if exchange.unlogged:
             self._log_drops()
 
-    async def receive(self, channel: str) -> Message:
+    async def _offer_shared(self, remote: Remote, channel: str, payload: bytes) -> None:
+        """Queue a message on an own channel, to which other clients write as well."""
+        if not remote.keeps_accounts:
+            await self._offer(channel, payload)
+            return
+        self._checked_size(payload)
+        is_queued, waiter = remote.offer_here(channel, payload)
+        if not is_queued:
+            await remote.send(channel, payload, self._capacity(channel))
+        elif waiter is not None:
+            self._wake((waiter,))
+        elif self._exchange.is_pause_due(channel):
+            await self._pause()
+        if self._exchange.unlogged:
+            self._log_drops()
+
+    async def receive(self, channel: str) -> Message:  # noqa: C901  # one call for each message
         """Wait for the next message on `channel`.
 
         Any number of tasks, in any loops and threads, may wait on one channel; each message
@@ -182,26 +202,29 @@ class ChannelLayer:
         """
         exchange = self._exchange
         session = exchange.session
+        remote = self._remote
+        if remote is not None:
+            remote.catch_up()
         try:
             found = exchange.receive(channel, self._clock)
         except TypeError:  # it cannot be looked up
             check_channel(channel)
             raise
         if found is None:
-            name = self._check_readable(channel)
-            if not name.endswith("!") and (self._remote is None or self._remote.is_home_of(name)):
-                with self._lock:
-                    exchange.admit(name, self._clock())
-                found = exchange.receive(channel, self._clock)
+            found = self._look_closer(channel)
         if found.__class__ is not bytes:
             if found is None:
                 return (await self._receive((channel,)))[1]
             waiter: Waiter = found
             try:
+                if remote is not None:
+                    remote.listen()
                 await waiter
             except BaseException as exc:
                 self._leave(exchange.place_of(channel, waiter), exc)
                 raise
+            if remote is not None:
+                remote.catch_up()  # a flush may have come since it was woken
             found = exchange.resume(channel, waiter, self._clock)
             if found is None:
                 place = exchange.place_of(channel, waiter)
@@ -211,6 +234,18 @@ class ChannelLayer:
         except ValueError:
             self._count_undecodable(channel)
             return (await self._receive((channel,)))[1]
+
+    def _look_closer(self, channel: str) -> bytes | Waiter | None:
+        """Take a message of `channel`, or get in line, where the shortest way did not."""
+        name = self._check_readable(channel)
+        if name.endswith("!"):
+            return None
+        remote = self._remote
+        if remote is not None and not remote.is_home_of(name):
+            return remote.take_now(name)
+        with self._lock:
+            self._exchange.admit(name, self._clock())
+        return self._exchange.receive(channel, self._clock)
 
     async def receive_from(self, channels: Iterable[str]) -> tuple[str, Message]:
         """Wait for the next message on any of `channels`.
@@ -414,6 +449,7 @@ class ChannelLayer:
         with self._lock:
             waiters = self._exchange.shut(self._client, self._clock())
             if self._remote is not None:
+                self._remote.leave()
                 self._leaving.append(self._remote)
             self._renew_client()
         wake(waiters)
@@ -452,17 +488,14 @@ class ChannelLayer:
         _clients[self._client] = self
         self._remote = None
         if self._backend is not None:
-            self._remote = Remote(
-                self._backend,
-                self._client,
-                self._exchange,
-                self._lock,
-                self._clock,
-                self._options.timeout,
-                self._wake,
-                self._fan_out,
-                self._leave_backend,
+            inside = Inside(
+                exchange=self._exchange,
+                lock=self._lock,
+                clock=self._clock,
+                wake=self._wake,
+                options=self._options,
             )
+            self._remote = Remote(self._backend, self._client, inside, self._leave_backend)
 
     async def _leave_backend(self) -> None:
         """Let former clients of this layer leave the backend, which serves one at a time."""
@@ -493,6 +526,8 @@ class ChannelLayer:
         session = session or exchange.session
         is_first = place is None
         while True:
+            if self._remote is not None:
+                self._remote.catch_up()
             with self._lock:
                 if exchange.session is not session:
                     raise LayerClosed
@@ -529,6 +564,7 @@ class ChannelLayer:
             except BaseException as exc:
                 self._leave(place, exc)
                 raise
+        remote.listen()
         remote.demand(place.lines)
 
     def _leave(self, place: Place, exc: BaseException) -> None:

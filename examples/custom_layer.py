@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from channels_layers import ChannelFull, ChannelLayer, Guarantees, Statistics
-from channels_layers.backend import Client
+from channels_layers.backend import Backend, Client
 from channels_layers.options import LayerOptions
 from channels_layers.statistics import Dropped, Tally, add_up, statistics_of
 
@@ -65,7 +65,7 @@ class Switchboard:
         return self.queues.setdefault(channel, Queue())
 
 
-class SwitchboardBackend:
+class SwitchboardBackend(Backend):
     """One client's line to the switchboard. Nothing here waits, so any loop may call it."""
 
     guarantees = Guarantees(shared=True)

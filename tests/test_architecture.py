@@ -22,14 +22,14 @@ LEVELS = (
     ("errors", "guarantees"),
     ("_core", "codecs", "_loops", "_fork"),
     ("backend", "options", "statistics", "_home", "_turns"),
-    ("layer", "_remote"),
+    ("layer", "_remote", "_client"),
     ("memory", "ipc", "redis"),
     ("config", "testing", "integrations", "cli"),
     ("__init__",),
 )
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 # A part imports itself and lower levels. These few, and no backend, also look to their side.
-SIDEWAYS = {("codecs", "_core"), ("layer", "_remote")}
+SIDEWAYS = {("codecs", "_core"), ("layer", "_remote"), ("layer", "_client"), ("_remote", "_client")}
 
 # Where a name from outside may be imported. Standard modules that are not here may be anywhere.
 HOMES = {

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, NoReturn, cast
 
 from ..errors import ChannelFull, MessageTooLarge
-from .mailbox import NEVER, Family, Line, Mailbox, Place, Waiter
+from .ledger import Ledger
+from .mailbox import NEVER, Family, Letter, Line, Mailbox, Place, Waiter
 from .mailboxes import WEIGHED_BYTES, Mailboxes, Rules
 from .names import check_channel
 from .statistics import Dropped, Tally
@@ -114,24 +115,22 @@ class Exchange:
             weight = mailboxes.weigh(payload)
             if weight is None:
                 self._refuse(mailbox, now)
-        expires_at = now + self._expiry
-        mailbox.accepted.add(1, now)
-        self.accepted.total += 1
-        if not mailbox.is_expiring:
-            mailboxes.watch(mailbox, expires_at)
-        return mailbox.put((expires_at, payload, weight))
+        return self._put(mailbox, (now + self._expiry, payload, weight), now)
 
-    def fan_out(self, group: str, payload: bytes, now: float) -> list[Waiter]:
+    def fan_out(
+        self, group: str, payload: bytes, now: float, lifetime: float | None = None
+    ) -> list[Waiter]:
         """Queue one copy of `payload` for each member of `group`; return the receivers to wake.
 
-        A member without room misses it, and the loss is counted.
+        A member without room misses it, and the loss is counted. The copies expire in `lifetime`
+        seconds, or as all messages that are sent here.
         """
         if now >= self.next_beat:
             self._beat(now)
         mailboxes = self.mailboxes
         weight = mailboxes.weigh(payload) if len(payload) > WEIGHED_BYTES else None
         has_memory = weight is not None or len(payload) <= WEIGHED_BYTES
-        letter = (now + self._expiry, payload, weight)
+        letter = (now + (self._expiry if lifetime is None else lifetime), payload, weight)
         woken = []
         unusual = []
         members = mailboxes.groups.members(group)
@@ -193,7 +192,7 @@ class Exchange:
                 return None
             self.served = mailbox.served = self.served + 1
             mailbox.read_at = now
-            if letter[2] is not None:
+            if letter[2] is not None or mailbox.ledger is not None:
                 self.mailboxes.lighten(letter, mailbox)
             return letter[1]
         if mailbox.granted:  # perhaps to a receiver whose loop has closed: join() looks
@@ -317,6 +316,71 @@ class Exchange:
         return mailbox is not None and not (mailbox.unread & _PAUSE_MASK)
 
     # With a backend
+
+    def keep_ledger(self, ledger: Ledger) -> None:
+        """Tell others by `ledger` how full the client's own channels are; before any is used."""
+        self.mailboxes.ledger = ledger
+
+    def offer_here(self, channel: str, payload: bytes, now: float) -> tuple[bool, Waiter | None]:
+        """Queue a message on an own channel that others write to as well, if that is exact.
+
+        Nothing that was sent before may still be on its way to `channel`.
+
+        Returns:
+            Whether it was queued; if not, it must go the way of all others. And whom to wake.
+
+        Raises:
+            ChannelFull: the channel holds as many unread messages as it may.
+        """
+        if now >= self.next_beat:
+            self._beat(now)
+        mailbox = self.by_name.get(channel) or self.mailboxes.open(check_channel(channel), now)
+        ledger = mailbox.ledger
+        if ledger is None or mailbox.family is not None or len(payload) > WEIGHED_BYTES:
+            return False, None
+        has_room = self.mailboxes.has_room(mailbox, now)
+        if mailbox.letters or not mailbox.waiting:
+            place = mailbox.place
+            if not place:
+                return False, None
+            # SYNC claim: pairs with the look at `queued` in Inbox.offer(). Counted first, so that
+            # this or the other process sees that the last room is taken.
+            ledger.counts[place] = mailbox.queued + 1
+            if ledger.counts[place - 1]:
+                ledger.note(mailbox)
+                return False, None
+        if not has_room:
+            ledger.note(mailbox)
+            self._refuse(mailbox, now)
+        return True, self._put(mailbox, (now + self._expiry, payload, None), now)
+
+    def accept(self, channel: str, payload: bytes, lifetime: float, now: float) -> Waiter | None:
+        """Queue a message on an own channel that has been counted as having room for it."""
+        mailbox = self.by_name.get(channel) or self.mailboxes.open(channel, now)
+        mailbox.accepted.add(1, now)
+        self.accepted.add(1, now)
+        if lifetime <= 0:
+            self.mailboxes.count_expired(mailbox, 1, now)
+            return None
+        weight = self.mailboxes.weigh(payload) if len(payload) > WEIGHED_BYTES else None
+        letter = (now + lifetime, payload, weight)
+        if not mailbox.is_expiring:
+            self.mailboxes.watch(mailbox, letter[0])
+        return mailbox.put(letter)
+
+    def _put(self, mailbox: Mailbox, letter: Letter, now: float) -> Waiter | None:
+        mailbox.accepted.add(1, now)
+        self.accepted.total += 1
+        if not mailbox.is_expiring:
+            self.mailboxes.watch(mailbox, letter[0])
+        return mailbox.put(letter)
+
+    def tell_gap(self, payload: bytes, now: float) -> list[Waiter]:
+        """Queue `payload` for every channel with a live reader; return the receivers to wake."""
+        read = [box for box in self.by_name.values() if self.mailboxes.is_read(box, now)]
+        letter = (now + self._expiry, payload, None)
+        found = [mailbox.put(letter) for mailbox in read if not mailbox.is_staging]
+        return [waiter for waiter in found if waiter is not None]
 
     def stage(self, channel: str, now: float) -> None:
         """Let `channel` be one that lives in the backend, with only its receivers here."""

@@ -18,6 +18,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
+from .ledger import Ledger
 from .statistics import Dropped, Tally
 
 NEVER: Final = float("-inf")
@@ -58,10 +59,11 @@ class Place:
 class Line:
     """Receivers in the order in which they began to wait."""
 
-    __slots__ = ("name", "read_at", "served", "waiting")
+    __slots__ = ("name", "place", "read_at", "served", "waiting")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.place = 0  # where the ledger tells how many messages are queued; 0: nowhere
         # Most wait in one line only, and have no place. They are older than any place here: a
         # mailbox in a family gives places to all.
         self.waiting: dict[Waiter, Place | None] = {}
@@ -94,6 +96,11 @@ class Family(Line):
         self.arrivals: deque[tuple[Mailbox, Letter]] = deque()
         self.pending = 0  # unread messages of all members
         self.granting: set[Mailbox] = set()  # members that have granted messages, or had
+
+    @property
+    def queued(self) -> int:
+        """How many messages of all members are unread."""
+        return self.pending
 
     def note(self, mailbox: Mailbox, letter: Letter) -> None:
         """Remember that `letter` came after all others."""
@@ -130,6 +137,7 @@ class Mailbox(Line):
         "is_checked",
         "is_expiring",
         "is_staging",
+        "ledger",
         "letters",
         "refused",
     )
@@ -144,10 +152,16 @@ class Mailbox(Line):
         self.granted: dict[Waiter, Letter] = {}  # woken, not resumed yet
         self.groups: set[str] | None = None
         self.is_staging = False  # the channel lives elsewhere; here are only its receivers
+        self.ledger: Ledger | None = None  # tells others how many messages are queued
         self.is_expiring = False  # somebody will look when the oldest message expires
         self.accepted = Tally()
         self.refused: Tally | None = None
         self.dropped: Counter[Dropped] | None = None
+
+    @property
+    def queued(self) -> int:
+        """How many messages are in the queue, not granted to anybody."""
+        return len(self.letters)
 
     @property
     def unread(self) -> int:
@@ -179,6 +193,8 @@ class Mailbox(Line):
         if self.family is not None:
             self.family.pending += 1
             self.family.note(self, letter)
+        if self.ledger is not None:
+            self.ledger.note(self)
         # SYNC get-in-line: pairs with the look at `letters` in Exchange.receive(). Whoever got
         # in line before the letter was in the queue is seen here, after that it sees the letter.
         return self.grant() if self.waiting or self.family is not None else None
@@ -195,6 +211,8 @@ class Mailbox(Line):
                 self.granted[waiter] = self.letters.popleft()
             if self.family is not None:
                 self.family.granting.add(self)
+                if self.ledger is not None:
+                    self.ledger.note(self)
             return waiter
         return None
 
@@ -212,13 +230,15 @@ class Mailbox(Line):
         self._own_queue().appendleft(letter)
         if self.family is not None:
             self.family.arrivals.appendleft((self, letter))
+        if self.ledger is not None:
+            self.ledger.note(self)
         return self.grant()
 
     def _own_queue(self) -> deque[Letter]:
         if self.letters is _NO_LETTERS:
             # SYNC own-queue: pairs with the look at `free_until` in Exchange.try_offer().
             self.letters = deque()
-            if self.family is None and not self.is_staging:
+            if self.family is None and not self.is_staging and self.ledger is None:
                 self.free_until = self.capacity - _MARGIN
         return self.letters
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from .capacity import Capacities
 from .groups import Groups
+from .ledger import Ledger
 from .mailbox import NEVER, Family, Letter, Line, Mailbox, Waiter, Weight
 from .names import client_of, non_local_part
 from .statistics import Dropped, Statistics, Tally, statistics_of
@@ -55,6 +56,7 @@ class Mailboxes:
         self.refused = Tally()
         self.dropped: Counter[Dropped] = Counter()
         self.unlogged: list[tuple[str, Dropped]] = []
+        self.ledger: Ledger | None = None  # of the client's own channels
         self.heirs: list[Waiter] = []  # to be woken: they have got what lost receivers left
         self.next_beat = NEVER  # when to call beat() again
         self._families: dict[str, Family] = {}
@@ -75,6 +77,8 @@ class Mailboxes:
         if mailbox is None:
             mailbox = Mailbox(name, self.rules.capacities.of(name))
             mailbox.read_at = self._read_at.pop(name, NEVER)
+            if self.ledger is not None and client_of(name) == self.ledger.owner:
+                mailbox.ledger = self.ledger
             self.by_name[name] = mailbox
             self._watch_idling(name, now)
             prefix = non_local_part(name)
@@ -181,6 +185,8 @@ class Mailboxes:
             self._lighter.append(letter[2])
         if mailbox.family is not None:
             mailbox.family.pending -= 1
+        if mailbox.ledger is not None:
+            mailbox.ledger.note(mailbox)
 
     def has_room(self, mailbox: Mailbox, now: float) -> bool:
         """Drop what has expired, and say whether `mailbox` may take one more message."""
@@ -188,9 +194,12 @@ class Mailboxes:
             self.take_back_lost(mailbox)
         self.drop_expired(mailbox, now)
         family = mailbox.family
+        room = mailbox.capacity
+        if mailbox.ledger is not None:
+            room -= mailbox.ledger.coming(mailbox)
         if family is None or not self.rules.shares_capacity:
-            return mailbox.unread < mailbox.capacity
-        while family.pending >= mailbox.capacity:
+            return mailbox.unread < room
+        while family.pending >= room:
             oldest = family.front()
             if oldest is None or not self.drop_expired(oldest, now):
                 return False
@@ -244,10 +253,14 @@ class Mailboxes:
             self.lighten(letter, mailbox)
             count += 1
         if count:
-            self.count_dropped(mailbox, Dropped.EXPIRED, count)
-            if "!" in mailbox.name and not self.is_read(mailbox, now):
-                self.groups.end_all(mailbox)
+            self.count_expired(mailbox, count, now)
         return count
+
+    def count_expired(self, mailbox: Mailbox, count: int, now: float) -> None:
+        """Count what expired unread; a channel that nobody reads leaves its groups."""
+        self.count_dropped(mailbox, Dropped.EXPIRED, count)
+        if "!" in mailbox.name and not self.is_read(mailbox, now):
+            self.groups.end_all(mailbox)
 
     def count_dropped(self, mailbox: Mailbox, reason: Dropped, count: int = 1) -> None:
         """Count dropped messages of `mailbox`; the first of each reason is to be logged."""

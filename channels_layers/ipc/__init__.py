@@ -1,0 +1,3 @@
+from ._layer import IPCChannelLayer
+
+__all__ = ["IPCChannelLayer"]

@@ -1,0 +1,435 @@
+"""One client while it is attached: what comes in, and what it waits for in the queues.
+
+    doorbell ---> drain: inbox ---> own mailboxes and groups of the layer
+                     |
+                     +-- LOOK at a channel ---> fetch: queue ---> receivers that wait in the layer
+
+`drain` runs in whatever thread hears the doorbell or makes a call; a lock makes it one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, MutableSequence
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+from .._core.names import non_local_part
+from .._loops import Watches
+from . import _doorbell, _layout, _numbers
+from ._errors import SegmentDamaged, SegmentHeld, SharedMemoryFull
+from ._inbox import Record, digest_of, records_in
+from ._jobs import Line
+from ._keeper import keeper
+from ._layout import (
+    ANSWER,
+    AWAKE,
+    GROUP_MESSAGE,
+    IN_A_FILE,
+    LOOK,
+    MEMBER_ADDED,
+    MEMBER_DISCARDED,
+    MESSAGE,
+    QUESTION,
+    SEEN,
+)
+from ._place import Peer, Place, Queue, held
+from ._queue_layout import CorruptSegment
+
+if TYPE_CHECKING:
+    from ..backend import Arrival, Client
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("channels_layers")
+
+_NEVER: Final = float("inf")
+_ARRIVALS: Final = {
+    GROUP_MESSAGE: "group",
+    MEMBER_ADDED: "added",
+    MEMBER_DISCARDED: "discarded",
+    MESSAGE: "message",
+}
+
+
+class Attachment:
+    """What one client has open, from `open` to `close`."""
+
+    def __init__(
+        self,
+        place: Place,
+        client: Client,
+        *,
+        seconds: float,
+        group_expiry: float,
+        answer: Callable[[str, str], None],
+    ) -> None:
+        """Attach; blocks.
+
+        Args:
+            place: The shared memory of the prefix.
+            client: The layer.
+            seconds: How long a lock may be waited for.
+            group_expiry: How long a renewed membership lasts, in seconds.
+            answer: Is called with a channel and a client that asks for its statistics.
+
+        Raises:
+            BackendUnavailable: shared memory is full, held or refused.
+        """
+        self.place = place
+        self.client = client
+        self.seconds = seconds
+        self.group_expiry = group_expiry
+        self.row, self.own, self._listening = place.enter(client.id, seconds)
+        self.answers: dict[str, bytes] = {}  # channel -> the last ANSWER
+        self._answer = answer
+        self._epoch = place.epoch
+        self._draining = threading.Lock()
+        self._came: Counter[int] = Counter()  # taken, and not settled yet
+        self._gaps = 0
+        self._lines: dict[int, Line] = {}  # by the id of a lock
+        self._board_line = Line(place.board_lock, seconds)
+        self._wanted: dict[str, int] = {}
+        self._waiting: set[str] = set()
+        self._is_closed = False
+        self._watches = Watches(self._listening, self._on_bell)
+        client.ledger.counts = cast("MutableSequence[int]", self.own.inbox.words)
+        keeper.add(self)
+
+    def line_of(self, owner: Peer | Queue) -> Line:
+        """Return the work that waits for the lock of an inbox or a segment of queues."""
+        line = self._lines.get(id(owner.lock))
+        if line is None or line.lock is not owner.lock:
+            line = self._lines[id(owner.lock)] = Line(owner.lock, self.seconds)
+        return line
+
+    @property
+    def board_line(self) -> Line:
+        """The work that waits for the lock of the board."""
+        return self._board_line
+
+    # What comes in
+
+    def listen(self) -> None:
+        """Let the running event loop hear the doorbell."""
+        if self._watches.add():
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Bring in what came; never waits for another process."""
+        if self._is_closed:
+            return
+        if self.own.inbox.has_unread or self.place.epoch != self._epoch or self._draining.locked():
+            self.drain()
+
+    def drain(self, *, may_sleep: bool = False) -> bool:
+        """Bring in what came; False when there was nothing, or no getting at it.
+
+        Args:
+            may_sleep: Whether the doorbell must be rung for what comes next.
+        """
+        with self._draining:
+            if self._is_closed:
+                return False
+            if not self.own.lock.try_acquire():
+                keeper.hurry()  # it can wait for the lock, which a loop must not
+                return False
+            inbox = self.own.inbox
+            try:
+                pieces = inbox.take()
+                if may_sleep and not pieces:
+                    # SYNC awake: pairs with the look at AWAKE in Peer.wake(). Under the lock, so
+                    # that what is pushed next rings.
+                    inbox.words[AWAKE] = 0
+            except SegmentDamaged as exc:
+                pieces = []
+                self._rebuild(exc)
+            finally:
+                self.own.lock.release()
+            self._see_epoch()
+            if pieces:
+                self._take_in(pieces)
+            self._settle()
+            return bool(pieces)
+
+    def _take_in(self, pieces: list[bytes]) -> None:
+        records = [record for piece in pieces for record in self._records(piece)]
+        now = time.monotonic()
+        arrivals: list[Arrival] = []
+        looks: dict[str, None] = {}
+        for record in records:
+            if record.kind & ~IN_A_FILE == MESSAGE:
+                self._came[digest_of(self.client.account_of(record.name))] += 1
+            if record.epoch != self._epoch & 0xFFFF and self._see_epoch():
+                arrivals.clear()
+            if record.epoch != self._epoch & 0xFFFF:
+                self._drop(record)
+            elif record.kind == LOOK:
+                looks[record.name] = None
+            elif not self._is_talk(record):
+                arrivals += self._arrival(record, now)
+        if arrivals:
+            self.client.take_in(arrivals)
+        for channel in looks:
+            self._look(channel)
+
+    def _records(self, piece: bytes) -> list[Record]:
+        try:
+            return records_in(piece)
+        except SegmentDamaged as exc:
+            self._report(exc)
+            return []
+
+    def _is_talk(self, record: Record) -> bool:
+        """Deal with questions and answers about statistics; say whether it was one."""
+        if record.kind == QUESTION:
+            self._answer(record.name, record.payload.decode("ascii", "replace"))
+        elif record.kind == ANSWER:
+            self.answers[record.name] = record.payload
+        return record.kind in (QUESTION, ANSWER)
+
+    def _arrival(self, record: Record, now: float) -> list[Arrival]:
+        """Return what a record means to the layer; nothing if that cannot be told."""
+        payload: bytes | None = record.payload
+        kind = _ARRIVALS.get(record.kind & ~IN_A_FILE)
+        if kind is None:
+            self._report(SegmentDamaged(f"a record of kind {record.kind}"))
+            return []
+        if record.kind & IN_A_FILE:
+            payload = self.place.load_large(record.payload)
+            if payload is None:
+                self._report(SegmentDamaged("a large message without its file"))
+                return []
+        assert payload is not None, "it was loaded"  # noqa: S101
+        return [(kind, record.name, payload, record.expires_at - now)]
+
+    def _drop(self, record: Record) -> None:
+        """Let go of what was sent before a flush."""
+        if record.kind & IN_A_FILE:
+            self.place.drop_large(record.payload)
+
+    def _see_epoch(self) -> bool:
+        """Let go of everything if the prefix was flushed; say whether it was."""
+        epoch = self.place.epoch
+        is_new = epoch != self._epoch
+        if is_new:
+            self._epoch = epoch
+            self.client.forget()
+        self.own.inbox.words[SEEN] = epoch
+        return is_new
+
+    def _settle(self) -> None:
+        """Enter in the accounts what has come in, and what waits now."""
+        ledger = self.client.ledger
+        if not self._came and not ledger.unentered:
+            return
+        if not self.own.lock.try_acquire():
+            keeper.hurry()
+            return
+        try:
+            came, self._came = self._came, Counter()
+            inbox = self.own.inbox
+            is_renewed = inbox.is_table_full
+            if is_renewed:
+                self._renew_table()
+
+            def enter(queued: list[tuple[str, int]]) -> list[int]:
+                digests = [(digest_of(name), count) for name, count in queued]
+                places = inbox.settle(came, digests)
+                return [places.get(digest, 0) for digest, _ in digests]
+
+            self.client.enter(enter, everything=is_renewed)
+        except SegmentDamaged as exc:
+            self._rebuild(exc)
+        finally:
+            self.own.lock.release()
+
+    def _renew_table(self) -> None:
+        """Make room in the table of accounts, in a larger one if need be."""
+        inbox = self.own.inbox
+        larger = inbox.larger_table()
+        if larger:
+            offset = _layout.table_offset(inbox.ring_bytes, larger)
+            try:
+                self.own.segment.allocate_range(offset, _layout.table_bytes(larger))
+            except SharedMemoryFull:
+                larger = 0  # full channels that have no place are refused
+        if larger:
+            inbox.grow_table(larger)
+        else:
+            inbox.renew_table()
+
+    def _rebuild(self, exc: SegmentDamaged) -> None:
+        """Make the own inbox anew, under its lock."""
+        self.own.inbox.reset()
+        self._came.clear()
+        self._report(exc)
+
+    def _report(self, exc: Exception) -> None:
+        _logger.error("the inbox of client %s is damaged: %s", self.row.id, exc)
+        self.client.gap()
+
+    # What it waits for
+
+    def want(self, channel: str, readers: int) -> None:
+        """Hear how many receivers wait; never waits, any thread."""
+        if readers:
+            self._wanted[channel] = readers
+        else:
+            self._wanted.pop(channel, None)
+            if channel not in self._waiting:
+                return
+        self._look(channel)
+
+    def take_now(self, channel: str) -> tuple[str, bytes] | None:
+        """Take a message of a channel if that is possible at once."""
+        queue = self.place.queue_of(channel)
+        line = self.line_of(queue)
+        taken = line.try_now(partial(self._take, queue, channel))
+        return taken[0] if taken is not None else None
+
+    def _take(self, queue: Queue, channel: str) -> tuple[str, bytes] | None:
+        found = self._sound(queue, lambda: queue.structure.take(channel, time.monotonic()))
+        if found is None:
+            return None
+        name, payload, _, kind = found
+        loaded = self.place.load_large(payload) if kind else payload
+        return None if loaded is None else (name, loaded)
+
+    def _look(self, name: str) -> None:
+        """Fetch what is wanted of a channel, or pass the hint on."""
+        family = non_local_part(name)
+        for channel in {name, family} if family is not None else {name}:
+            queue = self.place.queue_of(channel)
+            self.line_of(queue).post(partial(self._fetch, queue, channel))
+
+    def _fetch(self, queue: Queue, channel: str) -> None:
+        """Hand over as many messages as are wanted; under the lock of the queue."""
+        structure, now = queue.structure, time.monotonic()
+        while self._wanted.get(channel, 0) > 0:
+            found = self._sound(queue, lambda: structure.take(channel, now))
+            if found is None:
+                structure.wait(channel, self.row.slot)
+                self._waiting.add(channel)
+                return
+            name, payload, expires_at, kind = found
+            loaded = self.place.load_large(payload) if kind else payload
+            if loaded is None:
+                self._report(SegmentDamaged("a large message without its file"))
+                continue
+            self._wanted[channel] -= 1
+            if not self.client.deliver(name, loaded, expires_at - now):
+                self._wanted.pop(channel, None)
+                slot = structure.push_front(name, [(payload, expires_at, kind)], now)
+                self.wake(slot, name)
+        self._waiting.discard(channel)
+        self.wake(structure.unwait(channel, self.row.slot), channel)
+
+    def hand_back(self, channel: str, letters: list[tuple[bytes, float]]) -> None:
+        """Put what was fetched and not read to the front again."""
+        queue = self.place.queue_of(channel)
+        now = time.monotonic()
+        entries = [(payload, now + lifetime, 0) for payload, lifetime in letters]
+
+        def put() -> None:
+            self.wake(queue.structure.push_front(channel, entries, now), channel)
+
+        self.line_of(queue).post(put)
+
+    def wake(self, slot: int, channel: str) -> None:
+        """Let the client with a slot look at a channel."""
+        if slot >= 0 and (peer := self.place.peer_at(slot)) is not None:
+            self.hint(peer, channel)
+
+    def hint(self, peer: Peer, channel: str) -> None:
+        """Tell a client that a channel has a message."""
+        epoch = self.place.epoch
+
+        def push() -> None:
+            peer.inbox.push(LOOK, channel.encode(), b"", _NEVER, epoch)
+            peer.wake()  # without room in the ring its keeper finds the message
+
+        self.line_of(peer).post(push)
+
+    def _sound(self, queue: Queue, take: Callable[[], T]) -> T | None:
+        try:
+            return take()
+        except CorruptSegment as exc:
+            self.rebuild_queue(queue, exc)
+            return None
+
+    def rebuild_queue(self, queue: Queue, exc: Exception) -> None:
+        """Make damaged queues anew, under their lock."""
+        _logger.error("%s is damaged, and made anew: %s", queue.segment.path.name, exc)
+        self.place.rebuild(queue)
+        self.client.gap()
+
+    # Each beat, in the thread of the keeper
+
+    def beat(self) -> None:
+        """Renew, publish, clear up; may block."""
+        if self._is_closed:
+            return
+        self.catch_up()
+        with contextlib.suppress(SegmentHeld):
+            with held(self.own.lock, self.seconds):
+                pass  # whoever held it while this client tried has let go
+            self.catch_up()
+            self._settle_in_time()
+            numbers = self.client.statistics()
+            _numbers.publish(self.own.segment.view, numbers, time.monotonic())
+            for channel in list(self._wanted):
+                self._look(channel)
+            self._renew()
+            for client_id in self.place.sweep(self.seconds):
+                _logger.info("client %s has died and was cleared up", client_id)
+
+    def _settle_in_time(self) -> None:
+        with self._draining:
+            if not self._is_closed:
+                self._settle()
+
+    def _renew(self) -> None:
+        """Let the memberships last whose channels are read, and end the others."""
+        now = time.monotonic()
+        directory = self.place.directory
+        due = directory.due(self.row.id, now)
+        if not due:
+            return
+        lasting = [member for member in due if self.client.is_member(*member)]
+        ended = [member for member in due if member not in set(lasting)]
+
+        def renew() -> None:
+            directory.renew_members(lasting, now + self.group_expiry)
+            directory.discard_members(ended)
+
+        self.place.written(self.seconds, renew)
+
+    def _on_bell(self) -> bool:
+        _doorbell.silence(self._listening)
+        return self.drain(may_sleep=True)
+
+    def close(self) -> None:
+        """Detach; blocks.
+
+        Raises:
+            BackendUnavailable: the others hear of it only when this process ends.
+        """
+        keeper.remove(self)
+        with self._draining:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._watches.close(partial(os.close, self._listening))
+        for channel in list(self._waiting):
+            queue = self.place.queue_of(channel)
+            with held(queue.lock, self.seconds):
+                slot = queue.structure.unwait(channel, self.row.slot)
+            self.wake(slot, channel)
+        self.client.ledger.counts = []
+        self.place.leave(self.row.id, self.seconds)

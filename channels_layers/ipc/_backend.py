@@ -1,0 +1,523 @@
+"""The backend of the IPC layer: what a layer asks for, done in shared memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar, cast
+
+from .. import _fork
+from .._core.names import client_of
+from .._loops import pause
+from ..backend import Backend, Client
+from ..codecs.msgpack import decode, encode
+from ..errors import BackendTimeout, BackendUnavailable, ChannelFull
+from ..guarantees import Guarantees
+from ..options import LayerOptions
+from ..statistics import Statistics, add_up
+from . import _numbers
+from ._attachment import Attachment
+from ._directory import Attached, Busy
+from ._errors import SegmentDamaged, SharedMemoryFull
+from ._inbox import digest_of
+from ._jobs import Job, completed, executor
+from ._layout import (
+    ANSWER,
+    GROUP_MESSAGE,
+    IN_A_FILE,
+    MEMBER_ADDED,
+    MEMBER_DISCARDED,
+    MESSAGE,
+    QUESTION,
+)
+from ._place import Peer, Place, Queue, Sizes, held, places
+from ._queue_layout import CorruptSegment
+
+T = TypeVar("T")
+
+_LONGEST_IN_A_QUEUE: Final = 16_384  # bytes; 36 blocks
+_SENDS_PER_PAUSE: Final = 64  # sends without waiting before other tasks get a turn
+_FLUSHED_S: Final = 1.0  # how long to wait for clients to hear of a flush; they hear it anyway
+_ANSWERED_S: Final = 1.0  # how long to wait for another client's numbers
+_POLL_S: Final = 0.002
+_NEVER: Final = float("inf")
+_NOBODY: Final = "nobody"  # whose large messages are those in queues
+
+
+class IPCBackend(Backend):
+    """One layer's connection to the other processes of the machine."""
+
+    guarantees = Guarantees(shared=True, cross_process=True)
+    has_home = False
+    keeps_accounts = True
+    tells_gaps = True
+
+    def __init__(self, prefix: str, sizes: Sizes, options: LayerOptions) -> None:
+        """Name the prefix; nothing is touched before `open`."""
+        self._prefix = prefix
+        self._sizes = sizes
+        self._options = options
+        self._capacity = options.rules().capacities.of
+        self._opening = threading.Lock()
+        self._attached: Attachment | None = None
+        self._sent = 0
+        _fork.in_child(self, IPCBackend._begin_in_child)
+
+    # Coming and going
+
+    async def open(self, client: Client) -> None:
+        """See `Backend.open`."""
+        if self._attached is None:
+            await executor.run(partial(self._attach, client))
+        self.listen()
+
+    async def close(self) -> None:
+        """See `Backend.close`."""
+        attached = self._attached
+        if attached is not None:
+            await executor.run(partial(self._detach, attached))
+            if self._attached is None and not places.has_any:
+                executor.stop()
+
+    def _attach(self, client: Client) -> None:
+        with self._opening:
+            if self._attached is not None:
+                return
+            place = places.get(self._prefix, self._sizes)
+            try:
+                self._attached = Attachment(
+                    place,
+                    client,
+                    seconds=self._options.timeout,
+                    group_expiry=self._options.group_expiry,
+                    answer=self._answer,
+                )
+            except BaseException:
+                places.release(self._prefix, place)
+                raise
+
+    def _detach(self, attached: Attachment) -> None:
+        with self._opening:
+            if self._attached is not attached:
+                return
+            attached.close()
+            self._attached = None
+            places.release(self._prefix, attached.place)
+
+    def _begin_in_child(self) -> None:
+        self._opening = threading.Lock()
+        self._attached = None
+
+    @property
+    def _open(self) -> Attachment:
+        if self._attached is None:
+            raise BackendUnavailable("shared memory")
+        return self._attached
+
+    # Messages
+
+    async def send(self, channel: str, payload: bytes, capacity: int) -> None:
+        """See `Backend.send`."""
+        attached = self._open
+        client = client_of(channel)
+        peer = self._peer(attached.place, client) if client else None
+        if peer is not None:
+            await self._send_to(attached, peer, channel, payload, capacity)
+        else:
+            await self._enqueue(attached, channel, payload, capacity)
+        self._sent += 1
+        if not self._sent % _SENDS_PER_PAUSE:
+            await pause()
+
+    async def _send_to(
+        self, attached: Attachment, peer: Peer, channel: str, payload: bytes, capacity: int
+    ) -> None:
+        """Put a message into the inbox of the client that it is for."""
+        flag, payload = await self._stored(
+            attached.place, peer.row.id, payload, peer.inbox.longest_payload
+        )
+        kind = MESSAGE | flag
+        name = channel.encode()
+        digest = digest_of(attached.client.account_of(channel))
+        expires_at = time.monotonic() + self._options.expiry
+        place, inbox = attached.place, peer.inbox
+
+        def push() -> bool:
+            try:
+                taken = inbox.offer(kind, name, payload, expires_at, place.epoch, digest, capacity)
+            except SegmentDamaged:
+                inbox.reset()
+                taken = inbox.offer(kind, name, payload, expires_at, place.epoch, digest, capacity)
+            if taken:
+                peer.wake()
+            return taken
+
+        if not await attached.line_of(peer).run(push):
+            if flag:
+                place.drop_large(payload)
+            await pause()
+            raise ChannelFull(channel, capacity)
+        if peer is attached.own:
+            attached.catch_up()
+
+    async def _enqueue(
+        self, attached: Attachment, channel: str, payload: bytes, capacity: int
+    ) -> None:
+        """Put a message into the queue of a channel that no client owns."""
+        queue = attached.place.queue_of(channel)
+        flag, payload = await self._stored(attached.place, _NOBODY, payload, _LONGEST_IN_A_QUEUE)
+        expires_at = time.monotonic() + self._options.expiry
+
+        def push() -> int:
+            return self._pushed(
+                attached,
+                queue,
+                lambda: queue.structure.push(
+                    channel,
+                    payload,
+                    expires_at=expires_at,
+                    now=time.monotonic(),
+                    capacity=capacity,
+                    kind=flag,
+                ),
+            )
+
+        try:
+            slot = await attached.line_of(queue).run(push)
+        except ChannelFull:
+            if flag:
+                attached.place.drop_large(payload)
+            await pause()
+            raise
+        attached.wake(slot, channel)
+
+    def _pushed(self, attached: Attachment, queue: Queue, push: Callable[[], T]) -> T:
+        """Push, once more if the queues had to be made anew; under their lock."""
+        try:
+            try:
+                return push()
+            except CorruptSegment as exc:
+                attached.rebuild_queue(queue, exc)
+                return push()
+        except OSError as exc:
+            raise SharedMemoryFull(queue.segment.path.name, "shared memory is full") from exc
+
+    @property
+    def is_idle(self) -> bool:
+        """See `Backend.is_idle`."""
+        attached = self._attached
+        return attached is None or attached.line_of(attached.own).is_idle
+
+    def catch_up(self) -> None:
+        """See `Backend.catch_up`."""
+        if self._attached is not None:
+            self._attached.catch_up()
+
+    def listen(self) -> None:
+        """See `Backend.listen`."""
+        if self._attached is not None:
+            self._attached.listen()
+
+    def take_now(self, channel: str) -> bytes | None:
+        """See `Backend.take_now`."""
+        taken = self._open.take_now(channel)
+        return None if taken is None else taken[1]
+
+    def want(self, channel: str, readers: int) -> None:
+        """See `Backend.want`."""
+        if self._attached is not None:
+            self._attached.want(channel, readers)
+
+    def give_back(self, channel: str, letters: Sequence[tuple[bytes, float]]) -> None:
+        """See `Backend.give_back`."""
+        if self._attached is not None:
+            self._attached.hand_back(channel, list(letters))
+
+    async def is_alive(self, client_id: str) -> bool:
+        """See `Backend.is_alive`."""
+        place = self._open.place
+        return client_id in self._clients(place) and place.is_alive(client_id)
+
+    # Groups
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """See `Backend.group_add`."""
+        attached = self._open
+        ends_at = time.monotonic() + self._options.group_expiry
+        owner = self._owner(attached, channel)
+        directory = attached.place.directory
+
+        def add() -> Job[object] | None:
+            directory.add_member(group, channel, owner, ends_at)
+            return self._tell(attached, MEMBER_ADDED, owner, group, channel)
+
+        await self._change(attached, add)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """See `Backend.group_discard`."""
+        attached = self._open
+        owner = self._owner(attached, channel)
+        directory = attached.place.directory
+
+        def discard() -> Job[object] | None:
+            directory.discard_members([(group, channel)])
+            return self._tell(attached, MEMBER_DISCARDED, owner, group, channel)
+
+        await self._change(attached, discard)
+
+    async def _change(self, attached: Attachment, change: Callable[[], Job[object] | None]) -> None:
+        """Change the directory, and wait until the owner of the channel can know."""
+        told = await attached.board_line.run(change)
+        if told is not None:
+            await completed([told])
+
+    def _owner(self, attached: Attachment, channel: str) -> str:
+        """Return the live client that a channel belongs to, or ""."""
+        client = client_of(channel)
+        if not client or client == attached.row.id:
+            return client or ""
+        place = attached.place
+        is_alive = client in self._clients(place) and place.is_alive(client)
+        return client if is_alive else ""
+
+    def _tell(
+        self, attached: Attachment, kind: int, owner: str, group: str, channel: str
+    ) -> Job[object] | None:
+        """Let the owner of a channel know of its membership."""
+        if owner == attached.row.id:
+            told = (
+                attached.client.member_added
+                if kind == MEMBER_ADDED
+                else attached.client.member_discarded
+            )
+            told(group, channel)
+            return None
+        peer = self._peer(attached.place, owner) if owner else None
+        if peer is None:
+            return None
+        return self._post(attached, peer, kind, channel, group.encode())
+
+    def _post(
+        self, attached: Attachment, peer: Peer, kind: int, name: str, payload: bytes
+    ) -> Job[object] | None:
+        """Put a record that is no message into an inbox."""
+        epoch = attached.place.epoch
+
+        def push() -> None:
+            if not peer.inbox.push(kind, name.encode(), payload, _NEVER, epoch):
+                raise SharedMemoryFull(peer.segment.path.name, "the inbox is full")
+            peer.wake()
+
+        return attached.line_of(peer).post(push)
+
+    async def group_send(self, group: str, payload: bytes) -> None:
+        """See `Backend.group_send`."""
+        attached = self._open
+        place, own = attached.place, attached.row.id
+        members = await self._asked(attached, lambda: place.directory.members(group))
+        now = time.monotonic()
+        expires_at = now + self._options.expiry
+        others = [channel for channel, ends_at in members.others if ends_at > now]
+        copies: list[Callable[[], Job[None] | None]] = []
+        for owner in members.owners:
+            peer = self._peer(place, owner) if owner != own else None
+            if peer is not None:
+                stored = await self._stored(place, owner, payload, peer.inbox.longest_payload)
+                copies.append(partial(self._copy, attached, peer, group, stored, expires_at))
+        for channel in others:
+            stored = await self._stored(place, _NOBODY, payload, _LONGEST_IN_A_QUEUE)
+            copies.append(partial(self._enqueue_copy, attached, channel, stored, expires_at))
+        # From here on it is done, whoever is cancelled.
+        attached.catch_up()
+        jobs = [job for copy in copies if (job := copy()) is not None]
+        attached.client.fan_out(group, payload)
+        await completed(jobs)
+
+    def _copy(
+        self,
+        attached: Attachment,
+        peer: Peer,
+        group: str,
+        stored: tuple[int, bytes],
+        expires_at: float,
+    ) -> Job[None] | None:
+        """Put one copy for all members of a client into its inbox."""
+        flag, payload = stored
+        place, inbox = attached.place, peer.inbox
+
+        def push() -> None:
+            try:
+                is_taken = inbox.push(
+                    GROUP_MESSAGE | flag, group.encode(), payload, expires_at, place.epoch
+                )
+            except SegmentDamaged:
+                inbox.reset()
+                is_taken = False
+            if not is_taken:
+                inbox.miss()
+                if flag:
+                    place.drop_large(payload)
+            peer.wake()
+
+        return attached.line_of(peer).post(push)
+
+    def _enqueue_copy(
+        self, attached: Attachment, channel: str, stored: tuple[int, bytes], expires_at: float
+    ) -> Job[None] | None:
+        """Put one copy into the queue of a member that no client owns."""
+        flag, payload = stored
+        queue = attached.place.queue_of(channel)
+        capacity = self._capacity(channel)
+
+        def push() -> None:
+            slot = self._pushed(
+                attached,
+                queue,
+                lambda: queue.structure.push_copy(
+                    channel,
+                    payload,
+                    expires_at=expires_at,
+                    now=time.monotonic(),
+                    capacity=capacity,
+                    kind=flag,
+                ),
+            )
+            if slot is not None:
+                attached.wake(slot, channel)
+            elif flag:
+                attached.place.drop_large(payload)
+
+        return attached.line_of(queue).post(push)
+
+    async def group_channels(self, group: str) -> list[str]:
+        """See `Backend.group_channels`."""
+        place = self._open.place
+        now = time.monotonic()
+        rows = await self._asked(self._open, lambda: place.directory.channels(group, now))
+        is_alive = {owner: not owner or place.is_alive(owner) for owner in {row[1] for row in rows}}
+        return [channel for channel, owner in rows if is_alive[owner]]
+
+    # The whole prefix
+
+    async def flush(self) -> None:
+        """See `Backend.flush`."""
+        attached = self._open
+        await executor.run(partial(self._flush, attached))
+        attached.catch_up()
+
+    def _flush(self, attached: Attachment) -> None:
+        place, seconds = attached.place, self._options.timeout
+        place.flush_epoch(seconds)
+        for queue in place.queues():
+            with held(queue.lock, seconds):
+                try:
+                    queue.structure.clear()
+                except CorruptSegment as exc:
+                    attached.rebuild_queue(queue, exc)
+        attached.catch_up()
+        peers = [peer for peer in place.live_peers() if peer is not attached.own]
+        for peer in peers:
+            with held(peer.lock, seconds):
+                peer.wake()
+        # Whoever is late lets go before it hands out anything: it looks at the epoch first.
+        ends_at = time.monotonic() + _FLUSHED_S
+        epoch = place.epoch
+        while time.monotonic() < ends_at and not all(peer.has_seen(epoch) for peer in peers):
+            time.sleep(_POLL_S)
+
+    async def statistics(self, channel: str | None = None) -> Statistics:
+        """See `Backend.statistics`."""
+        attached = self._open
+        return await executor.run(
+            partial(self._statistics, attached)
+            if channel is None
+            else partial(self._statistics_of, attached, channel)
+        )
+
+    def _statistics(self, attached: Attachment) -> Statistics:
+        place, now = attached.place, time.monotonic()
+        attached.catch_up()
+        parts = [attached.client.statistics()]
+        for queue in place.queues():
+            with held(queue.lock, self._options.timeout):
+                try:
+                    parts.append(queue.structure.statistics(now))
+                except CorruptSegment as exc:
+                    attached.rebuild_queue(queue, exc)
+        for peer in place.live_peers():
+            if peer is not attached.own:
+                parts += filter(None, [_numbers.read(peer.segment.view, now)])
+            parts.append(peer.unheard())
+        return add_up(parts)
+
+    def _statistics_of(self, attached: Attachment, channel: str) -> Statistics:
+        place = attached.place
+        owner = self._owner(attached, channel)
+        if owner == attached.row.id:
+            attached.catch_up()
+            return attached.client.statistics(channel)
+        peer = self._peer(place, owner) if owner else None
+        if peer is not None:
+            return self._asked_of(attached, peer, channel)
+        queue = place.queue_of(channel)
+        with held(queue.lock, self._options.timeout):
+            try:
+                return queue.structure.statistics_of(channel, time.monotonic())
+            except CorruptSegment as exc:
+                attached.rebuild_queue(queue, exc)
+                return queue.structure.statistics_of(channel, time.monotonic())
+
+    def _asked_of(self, attached: Attachment, peer: Peer, channel: str) -> Statistics:
+        """Ask the owner of a channel; blocks."""
+        attached.answers.pop(channel, None)
+        self._post(attached, peer, QUESTION, channel, attached.row.id.encode())
+        ends_at = time.monotonic() + min(_ANSWERED_S, self._options.timeout)
+        while channel not in attached.answers:
+            if time.monotonic() > ends_at:
+                raise BackendTimeout(peer.segment.path.name)
+            time.sleep(_POLL_S)
+            attached.catch_up()
+        try:
+            answer = decode(attached.answers.pop(channel))
+            return cast("Statistics", {key: answer[key] for key in Statistics.__annotations__})
+        except (KeyError, ValueError) as exc:
+            raise BackendTimeout(peer.segment.path.name) from exc
+
+    def _answer(self, channel: str, asker: str) -> None:
+        """Tell another client the numbers of an own channel."""
+        attached = self._attached
+        peer = self._peer(attached.place, asker) if attached is not None else None
+        if attached is not None and peer is not None:
+            numbers = encode(dict(attached.client.statistics(channel)))
+            self._post(attached, peer, ANSWER, channel, numbers)
+
+    # Helpers
+
+    async def _stored(
+        self, place: Place, owner: str, payload: bytes, longest: int
+    ) -> tuple[int, bytes]:
+        """Return the payload or, if it is longer than `longest`, the name of a file with it."""
+        if len(payload) <= longest:
+            return 0, payload
+        return IN_A_FILE, await executor.run(partial(place.store_large, owner, payload))
+
+    async def _asked(self, attached: Attachment, ask: Callable[[], T]) -> T:
+        """Ask the directory, in an executor if another process is in the way."""
+        try:
+            return ask()
+        except Busy:
+            return await executor.run(partial(attached.place.written, self._options.timeout, ask))
+
+    def _clients(self, place: Place) -> dict[str, Attached]:
+        try:
+            return place.directory.clients()
+        except Busy:
+            return place.directory.known_clients
+
+    def _peer(self, place: Place, client_id: str) -> Peer | None:
+        try:
+            return place.peer(client_id)
+        except (Busy, SegmentDamaged) as exc:
+            raise BackendUnavailable(f"inbox-{client_id}") from exc

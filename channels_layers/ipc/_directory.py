@@ -1,0 +1,300 @@
+"""Who is attached, and who is in which group: a small SQLite database in shared memory.
+
+SQLite in its write-ahead mode survives the death of a process at any moment, lets readers read
+while one writes, and tells cheaply whether another process has changed anything, which is what
+makes a cache of groups cheap.
+
+Laws:
+
+- Whoever writes holds the lock of the board, so that writers do not meet inside SQLite, and one
+  that is stopped in the middle can be named.
+- A connection must not live through a fork: the child would believe in locks that only its parent
+  has. So it is closed before each fork, and opened again by the next call.
+- A call is short and never waits for another process.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from .. import _fork
+from ._errors import SharedMemoryFull
+
+T = TypeVar("T")
+
+SLOTS: Final = 256  # clients at once; as many as there are bits in a queue's list of who waits
+
+_PAGE_BYTES: Final = 4096
+_CHECKPOINT_PAGES: Final = 64  # the log grows to a quarter of a megabyte, and is used anew
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_CACHED_GROUPS: Final = 100_000  # after that the cache begins anew
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS client (
+    id TEXT PRIMARY KEY, slot INTEGER UNIQUE NOT NULL, pid INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS member (
+    room TEXT NOT NULL, channel TEXT NOT NULL, owner TEXT NOT NULL, ends_at REAL NOT NULL,
+    PRIMARY KEY (room, channel)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS member_owner ON member (owner, ends_at);
+CREATE INDEX IF NOT EXISTS member_room ON member (room, owner);
+"""
+# One step of the index for each owner; DISTINCT would walk over all members.
+_OWNERS: Final = """
+WITH RECURSIVE one(owner) AS (
+    SELECT min(owner) FROM member WHERE room = ?1 AND owner > ''
+    UNION ALL
+    SELECT (SELECT min(owner) FROM member WHERE room = ?1 AND owner > one.owner)
+    FROM one WHERE one.owner IS NOT NULL
+)
+SELECT owner FROM one WHERE owner IS NOT NULL
+"""
+_ADD: Final = """
+INSERT INTO member VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET owner = excluded.owner, ends_at = excluded.ends_at
+"""
+
+
+class Busy(Exception):
+    """Another connection is in the way for a moment; try again."""
+
+
+class Attached(NamedTuple):
+    """One client, as the others know it."""
+
+    id: str
+    slot: int  # its bit in the lists of who waits
+    pid: int
+
+
+class Members(NamedTuple):
+    """Where a message to a group has to go."""
+
+    owners: tuple[str, ...]  # clients
+    others: tuple[tuple[str, float], ...]  # channels of no client, and until when
+
+
+class Directory:
+    """The database of one prefix, for all layers of this process."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        """Name the database; it is opened by the first call.
+
+        Args:
+            path: Where; its folder is closed to other users.
+            max_bytes: How much shared memory it may use.
+        """
+        self._path = path
+        self._max_pages = max(16, max_bytes // _PAGE_BYTES)
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._own_changes = 0
+        self._known: tuple[int, int] = (-1, -1)
+        self._members: dict[str, Members] = {}
+        self._clients: dict[str, Attached] = {}
+        _fork.around(self, Directory._quiesce, Directory._resume)
+        _fork.in_child(self, Directory._begin_in_child)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with self._lock:
+            self._drop_connection()
+
+    # Clients
+
+    def add_client(self, client_id: str) -> Attached:
+        """Enter a client of this process, under the lock of the board.
+
+        Raises:
+            SharedMemoryFull: as many clients as there may be are attached.
+        """
+
+        def add(database: sqlite3.Connection) -> Attached:
+            taken = {slot for (slot,) in database.execute("SELECT slot FROM client")}
+            free = next((slot for slot in range(SLOTS) if slot not in taken), None)
+            if free is None:
+                raise SharedMemoryFull("directory", f"{SLOTS} clients are attached already")
+            row = Attached(client_id, free, os.getpid())
+            database.execute("INSERT INTO client VALUES (?, ?, ?)", row)
+            return row
+
+        return self._write(add)
+
+    def remove_client(self, client_id: str) -> None:
+        """Forget a client and its memberships, under the lock of the board."""
+
+        def remove(database: sqlite3.Connection) -> None:
+            database.execute("BEGIN")
+            database.execute("DELETE FROM member WHERE owner = ?", (client_id,))
+            database.execute("DELETE FROM client WHERE id = ?", (client_id,))
+            database.execute("COMMIT")
+
+        self._write(remove)
+
+    def clients(self) -> dict[str, Attached]:
+        """Return all clients that are entered, alive or not, by id."""
+        with self._lock:
+            self._refresh(self._open())
+            return self._clients
+
+    @property
+    def known_clients(self) -> dict[str, Attached]:
+        """What `clients` returned last."""
+        return self._clients
+
+    # Groups
+
+    def add_member(self, group: str, channel: str, owner: str, ends_at: float) -> None:
+        """Make `channel` of the client `owner` a member; "" where no client owns it.
+
+        Under the lock of the board.
+        """
+        self._write(lambda database: database.execute(_ADD, (group, channel, owner, ends_at)))
+
+    def discard_members(self, members: Iterable[tuple[str, str]]) -> None:
+        """Remove some (group, channel), under the lock of the board."""
+        rows = list(members)
+        statement = "DELETE FROM member WHERE room = ? AND channel = ?"
+        self._write(lambda database: database.executemany(statement, rows))
+
+    def renew_members(self, members: Iterable[tuple[str, str]], ends_at: float) -> None:
+        """Let some (group, channel) last longer, under the lock of the board."""
+        rows = [(ends_at, group, channel) for group, channel in members]
+        statement = "UPDATE member SET ends_at = ? WHERE room = ? AND channel = ?"
+        self._write(lambda database: database.executemany(statement, rows))
+
+    def discard_ended(self, now: float) -> None:
+        """Remove the memberships of nobody's channels that have ended, under the board's lock."""
+        statement = "DELETE FROM member WHERE owner = '' AND ends_at <= ?"
+        self._write(lambda database: database.execute(statement, (now,)))
+
+    def clear_members(self) -> None:
+        """Remove every membership, under the lock of the board."""
+        self._write(lambda database: database.execute("DELETE FROM member"))
+
+    def due(self, owner: str, now: float, most: int = 1000) -> list[tuple[str, str]]:
+        """Return some memberships (group, channel) of `owner` that end unless they are renewed."""
+        statement = "SELECT room, channel FROM member WHERE owner = ? AND ends_at <= ? LIMIT ?"
+        return self._read(statement, (owner, now, most))
+
+    def has_due(self, owner: str, now: float) -> bool:
+        """Say whether any membership of `owner` is due."""
+        return bool(self.due(owner, now, 1))
+
+    def members(self, group: str) -> Members:
+        """Return where a message to `group` has to go; cached until anything changes."""
+        with self._lock:
+            database = self._open()
+            self._refresh(database)
+            found = self._members.get(group)
+            if found is None:
+                if len(self._members) >= _CACHED_GROUPS:
+                    self._members = {}
+                found = self._members[group] = _members_of(database, group)
+            return found
+
+    def channels(self, group: str, now: float) -> list[tuple[str, str]]:
+        """Return the members of `group` and their owners."""
+        statement = (
+            "SELECT channel, owner FROM member WHERE room = ? AND (owner <> '' OR ends_at > ?)"
+        )
+        return self._read(statement, (group, now))
+
+    # Helpers
+
+    def _read(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+        with self._lock:
+            try:
+                return self._open().execute(statement, values).fetchall()
+            except sqlite3.OperationalError as exc:
+                raise _translated(exc) from exc
+
+    def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock:
+            database = self._open()
+            self._own_changes += 1
+            try:
+                return change(database)
+            except sqlite3.OperationalError as exc:
+                raise _translated(exc) from exc
+            finally:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+
+    def _refresh(self, database: sqlite3.Connection) -> None:
+        """Forget what is cached if anybody has changed anything."""
+        try:
+            (version,) = database.execute("PRAGMA data_version").fetchone()
+            if (version, self._own_changes) == self._known:
+                return
+            clients = [Attached(*row) for row in database.execute("SELECT * FROM client")]
+        except sqlite3.OperationalError as exc:
+            raise _translated(exc) from exc
+        self._members = {}
+        self._clients = {client.id: client for client in clients}
+        self._known = (version, self._own_changes)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            database = sqlite3.connect(
+                self._path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+            try:
+                database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = OFF")  # it is memory, not a disk
+                database.execute(f"PRAGMA max_page_count = {self._max_pages}")
+                database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+                database.executescript(_SCHEMA)
+            except sqlite3.OperationalError as exc:
+                database.close()
+                raise _translated(exc) from exc
+            except BaseException:
+                database.close()
+                raise
+            self._connection = database
+            self._known = (-1, -1)
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _quiesce(self) -> None:
+        self._lock.acquire()
+        self._drop_connection()
+
+    def _resume(self) -> None:
+        self._lock.release()
+
+    def _begin_in_child(self) -> None:
+        self._lock = threading.Lock()
+        self._connection = None
+
+
+def _members_of(database: sqlite3.Connection, group: str) -> Members:
+    try:
+        owners = database.execute(_OWNERS, (group,)).fetchall()
+        others = database.execute(
+            "SELECT channel, ends_at FROM member WHERE room = ? AND owner = ''", (group,)
+        ).fetchall()
+    except sqlite3.OperationalError as exc:
+        raise _translated(exc) from exc
+    return Members(tuple(owner for (owner,) in owners), tuple(others))
+
+
+def _translated(exc: sqlite3.OperationalError) -> Exception:
+    """Return what `exc` means to a caller."""
+    code = exc.sqlite_errorcode & 0xFF
+    if code in _BUSY:
+        return Busy()
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return SharedMemoryFull("directory", f"group_memory or shared memory is used up ({exc})")
+    return exc

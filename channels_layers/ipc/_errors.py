@@ -1,0 +1,56 @@
+"""What can be wrong with shared memory, said inside this package; the backend translates."""
+
+from __future__ import annotations
+
+from ..errors import BackendTimeout, BackendUnavailable
+
+
+class SegmentDamaged(Exception):
+    """A segment holds what no client of this package writes; it is to be made anew."""
+
+
+class SegmentHeld(BackendUnavailable):
+    """A process holds the lock of a segment for too long: it is stopped, or starved."""
+
+    def __init__(self, shard: str, pid: int) -> None:
+        super().__init__(shard)
+        self.args = (shard, pid)
+        self.pid = pid
+
+    def __str__(self) -> str:
+        holder = f"process {self.pid} holds it" if self.pid else "its holder changes all the time"
+        return f"{self.shard}: could not be locked in time, {holder}; nothing was done"
+
+
+class SharedMemoryFull(BackendUnavailable):
+    """No more shared memory can be had, from the layer's options or from the machine."""
+
+    def __init__(self, shard: str, problem: str) -> None:
+        super().__init__(shard)
+        self.args = (shard, problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {self.problem}; nothing was done"
+
+
+class SegmentRefused(BackendUnavailable):
+    """A segment cannot be used: it belongs to somebody else, or to another version."""
+
+    def __init__(self, shard: str, problem: str) -> None:
+        super().__init__(shard)
+        self.args = (shard, problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {self.problem}; nothing was done"
+
+
+__all__ = [
+    "BackendTimeout",
+    "BackendUnavailable",
+    "SegmentDamaged",
+    "SegmentHeld",
+    "SegmentRefused",
+    "SharedMemoryFull",
+]

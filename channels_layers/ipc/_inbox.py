@@ -1,0 +1,327 @@
+"""The ring of one client, and the accounts that make the capacity of its channels exact.
+
+Laws:
+
+- The caller holds the segment's lock during every call but `store`, and tells the time by what
+  it puts in. Nothing here waits, and nothing read from the segment is trusted.
+- A writer can be killed between any two lines. Storing the tail is what makes a record visible;
+  before it there is nothing, but perhaps a message counted that never came. That errs towards
+  `ChannelFull`, until the owner takes stock in `settle`.
+- A record is at most a quarter of the ring: a longer one could meet a tail from which it fits
+  neither before the end nor behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from . import _layout
+from ._errors import SegmentDamaged
+from ._layout import (
+    HEAD,
+    LARGEST_TABLE,
+    MISSED,
+    PADDING,
+    RECORD,
+    REFUSED,
+    RESETS,
+    RING_OFFSET,
+    SMALLEST_TABLE,
+    TABLE,
+    TAIL,
+    TAKEN,
+)
+
+_RECORD_BYTES: Final = RECORD.size
+_PROBES: Final = 128  # places looked at for one channel; half of them are free, so it is a few
+
+
+class Record(NamedTuple):
+    """What came in."""
+
+    kind: int
+    name: str
+    payload: bytes
+    expires_at: float  # seconds on the machine's clock
+    epoch: int
+
+
+@lru_cache(maxsize=16_384)
+def digest_of(channel: str) -> int:
+    """Return what stands for a channel in the table of accounts; never 0."""
+    return int.from_bytes(hashlib.blake2b(channel.encode(), digest_size=8).digest(), "little") or 1
+
+
+class Inbox:
+    """One client's ring and accounts, as its owner or as a writer."""
+
+    def __init__(self, view: memoryview, ring_bytes: int) -> None:
+        """Use the segment behind `view`.
+
+        Raises:
+            SegmentDamaged: it is too short for what it should hold.
+        """
+        if len(view) < _layout.inbox_bytes(ring_bytes) or ring_bytes % 8 or ring_bytes <= 0:
+            raise SegmentDamaged("an inbox of another length")
+        self._view = view
+        self.ring_bytes = ring_bytes
+        self.longs = view.cast("Q")
+        self.words = view.cast("I")
+        self.longest_payload = ring_bytes // 4 - _RECORD_BYTES - 128
+
+    def format(self, client_id: str, pid: int) -> None:
+        """Make it empty; by its creator, for a file of zeros."""
+        _layout.CLIENT.pack_into(self._view, _layout.CLIENT_OFFSET, client_id.encode(), pid)
+        self.words[TABLE] = SMALLEST_TABLE
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something came in; needs no lock."""
+        longs = self.longs
+        return longs[TAIL] != longs[HEAD]
+
+    # Writers
+
+    def push(self, kind: int, name: bytes, payload: bytes, expires_at: float, epoch: int) -> bool:
+        """Append a record; False where the ring has no room.
+
+        Raises:
+            SegmentDamaged: head and tail make no sense.
+        """
+        ring_bytes, longs = self.ring_bytes, self.longs
+        tail = longs[TAIL]
+        used = tail - longs[HEAD]
+        if not 0 <= used <= ring_bytes or tail & 7:
+            raise SegmentDamaged("the positions of a ring")
+        need = (_RECORD_BYTES + len(name) + len(payload) + 7) & -8
+        index = tail % ring_bytes
+        skip = ring_bytes - index if need > ring_bytes - index else 0
+        if used + skip + need > ring_bytes:
+            return False
+        view = self._view
+        if skip:
+            if skip >= _RECORD_BYTES:
+                RECORD.pack_into(view, RING_OFFSET + index, 0, PADDING, 0, 0, 0.0)
+            index = 0
+        at = RING_OFFSET + index
+        RECORD.pack_into(view, at, len(payload), kind, len(name), epoch & 0xFFFF, expires_at)
+        at += _RECORD_BYTES
+        view[at : at + len(name) + len(payload)] = name + payload
+        # SYNC ring-publish: pairs with the load of the tail in take(). Whoever is killed before
+        # this line has left nothing.
+        longs[TAIL] = tail + skip + need
+        return True
+
+    def offer(
+        self,
+        kind: int,
+        name: bytes,
+        payload: bytes,
+        expires_at: float,
+        epoch: int,
+        digest: int,
+        capacity: int,
+    ) -> bool:
+        """Append a message for a channel that has room for it; False where it has not.
+
+        Raises:
+            SegmentDamaged: the ring or the table makes no sense.
+        """
+        at = self._place(digest)
+        longs, words = self.longs, self.words
+        if at < 0:
+            longs[REFUSED] += 1
+            return False
+        counts = 2 * at + 2  # in words: coming, then queued
+        if longs[at] != digest:
+            if not longs[at]:
+                words[TAKEN] += 1
+            longs[at + 1] = 0
+            longs[at] = digest
+        coming = words[counts]
+        if coming + words[counts + 1] >= capacity:
+            longs[REFUSED] += 1
+            return False
+        # SYNC claim: pairs with the look at `coming` in Accounts.may_queue(). Counted first, so
+        # that the owner, who counts first as well, or this writer sees the other.
+        words[counts] = coming + 1
+        if coming + 1 + words[counts + 1] > capacity or not self.push(
+            kind, name, payload, expires_at, epoch
+        ):
+            words[counts] = coming
+            longs[REFUSED] += 1
+            return False
+        return True
+
+    def miss(self) -> None:
+        """Count a group's copy that found no room."""
+        self.longs[MISSED] += 1
+
+    # The owner
+
+    def take(self) -> list[bytes]:
+        """Remove all that came in, as at most two stretches of records.
+
+        Raises:
+            SegmentDamaged: head and tail make no sense.
+        """
+        longs, ring_bytes = self.longs, self.ring_bytes
+        # SYNC ring-publish: pairs with the store of the tail in push().
+        tail, head = longs[TAIL], longs[HEAD]
+        used = tail - head
+        if not used:
+            return []
+        if not 0 <= used <= ring_bytes or head & 7:
+            raise SegmentDamaged("the positions of a ring")
+        begin, end = head % ring_bytes, tail % ring_bytes
+        if begin < end:
+            pieces = [bytes(self._view[RING_OFFSET + begin : RING_OFFSET + end])]
+        else:
+            pieces = [
+                bytes(self._view[RING_OFFSET + begin : RING_OFFSET + ring_bytes]),
+                bytes(self._view[RING_OFFSET : RING_OFFSET + end]),
+            ]
+        longs[HEAD] = tail
+        return pieces
+
+    def settle(self, came: Mapping[int, int], queued: Iterable[tuple[int, int]]) -> dict[int, int]:
+        """Enter what came in and what waits now.
+
+        Args:
+            came: For digests of channels, how many of their messages were taken.
+            queued: For channels with messages in their mailbox, digest and number.
+
+        Returns:
+            For the digests in `queued`, the word in which to `store` their number from now on.
+            One that is missing found no place.
+        """
+        words = self.words
+        for digest, count in came.items():
+            at = self._place(digest)
+            if at >= 0 and self.longs[at] == digest:
+                words[2 * at + 2] = max(0, words[2 * at + 2] - count)
+        places = {}
+        for digest, count in queued:
+            at = self._place(digest)
+            if at < 0:
+                continue
+            if self.longs[at] != digest:
+                if not self.longs[at]:
+                    words[TAKEN] += 1
+                self.longs[at + 1] = 0
+                self.longs[at] = digest
+            words[2 * at + 3] = count
+            places[digest] = 2 * at + 3
+        return places
+
+    def reset(self) -> None:
+        """Make it empty, after damage or a flush; what had come in is lost."""
+        self.words[TABLE] = SMALLEST_TABLE
+        self._clear_table(SMALLEST_TABLE)
+        self.longs[HEAD] = self.longs[TAIL] = 0
+        self.words[RESETS] = (self.words[RESETS] + 1) & 0xFFFFFFFF
+
+    def release(self) -> None:
+        """Let go of the segment."""
+        self.longs.release()
+        self.words.release()
+
+    # The table
+
+    @property
+    def is_table_full(self) -> bool:
+        """Whether so many places were used that looking for one takes long."""
+        return self.words[TAKEN] * 2 > 1 << self._log2()
+
+    def larger_table(self) -> int:
+        """Return the log2 of a larger table where this one holds too much, or 0."""
+        log2 = self._log2()
+        live = self._live()
+        return log2 + 1 if len(live) * 4 > 1 << log2 and log2 < LARGEST_TABLE else 0
+
+    def grow_table(self, log2: int) -> None:
+        """Move to the table of that size, which has been allocated."""
+        live = self._live()
+        self._clear_table(log2)
+        self.words[TABLE] = log2
+        self._enter(live)
+
+    def renew_table(self) -> None:
+        """Forget the channels that hold nothing."""
+        live = self._live()
+        self._clear_table(self._log2())
+        self._enter(live)
+
+    def _enter(self, live: list[tuple[int, int]]) -> None:
+        for digest, counts in live:
+            at = self._place(digest)
+            if at >= 0:
+                self.longs[at], self.longs[at + 1] = digest, counts
+                self.words[TAKEN] += 1
+
+    def _live(self) -> list[tuple[int, int]]:
+        first = _layout.table_offset(self.ring_bytes, self._log2()) // 8
+        longs = self.longs[first : first + (2 << self._log2())].tolist()
+        pairs = zip(longs[::2], longs[1::2], strict=True)
+        return [(digest, counts) for digest, counts in pairs if digest and counts]
+
+    def _clear_table(self, log2: int) -> None:
+        begin = _layout.table_offset(self.ring_bytes, log2)
+        size = _layout.table_bytes(log2)
+        self._view[begin : begin + size] = bytes(size)
+        self.words[TAKEN] = 0
+
+    def _log2(self) -> int:
+        log2 = self.words[TABLE]
+        if not SMALLEST_TABLE <= log2 <= LARGEST_TABLE:
+            raise SegmentDamaged("the size of a table of accounts")
+        return log2
+
+    def _place(self, digest: int) -> int:
+        """Return where the account of `digest` is or may be, as an index of longs; -1: nowhere."""
+        log2 = self.words[TABLE]
+        if not SMALLEST_TABLE <= log2 <= LARGEST_TABLE:
+            raise SegmentDamaged("the size of a table of accounts")
+        longs, mask = self.longs, (1 << log2) - 1
+        first = (RING_OFFSET + self.ring_bytes) // 8 + 2 * ((1 << log2) - (1 << SMALLEST_TABLE))
+        free = -1
+        index = digest & mask
+        for _ in range(_PROBES):
+            at = first + 2 * index
+            found = longs[at]
+            if found == digest:
+                return at
+            if not found:
+                return at if free < 0 else free
+            if free < 0 and not longs[at + 1]:
+                free = at
+            index = (index + 1) & mask
+        return free
+
+
+def records_in(piece: bytes) -> list[Record]:
+    """Return the records of a stretch that `take` has given.
+
+    Raises:
+        SegmentDamaged: it holds something else; those before it are lost as well.
+    """
+    found, at, end = [], 0, len(piece)
+    while end - at >= _RECORD_BYTES:
+        length, kind, name_length, epoch, expires_at = RECORD.unpack_from(piece, at)
+        if kind == PADDING:
+            break
+        name_at = at + _RECORD_BYTES
+        payload_at = name_at + name_length
+        if payload_at + length > end:
+            raise SegmentDamaged("a record reaches beyond its ring")
+        try:
+            name = piece[name_at:payload_at].decode("ascii")
+        except UnicodeDecodeError as exc:
+            raise SegmentDamaged("a name in a ring") from exc
+        payload = piece[payload_at : payload_at + length]
+        found.append(Record(kind, name, payload, expires_at, epoch))
+        at = (payload_at + length + 7) & -8
+    return found

@@ -1,0 +1,228 @@
+"""Work that needs a segment's lock: done at once where that is free, in an executor where not.
+
+The event loop never waits for a lock. What cannot be done at once gets in line, and whatever
+comes later for the same lock gets in line behind it, so the order of calls is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Generic, TypeVar
+
+from .. import _fork
+from .._loops import LoopWaiter, new_waiter, wake
+from ._directory import Busy
+from ._errors import SegmentHeld
+from ._segment import Lock
+
+T = TypeVar("T")
+
+_THREADS: Final = 8  # locks that may be waited for at once; more wait for a thread
+_JOBS_AT_ONCE: Final = 64  # done under one hold of a lock, so that others get it too
+_BUSY_S: Final = 0.001  # between two tries to get at the directory
+
+
+class Job(Generic[T]):
+    """One piece of work in line; done once, or never if it was revoked before."""
+
+    __slots__ = ("_ticket", "error", "is_over", "result", "waiter", "work")
+
+    def __init__(self, work: Callable[[], T], waiter: LoopWaiter | None) -> None:
+        self.work = work
+        self.waiter = waiter
+        self.result: T | None = None
+        self.error: Exception | None = None
+        self.is_over = False
+        self._ticket = [None]
+
+    def claim(self) -> bool:
+        """Take the right to do or to revoke it; only one gets it."""
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+    def outcome(self) -> T:
+        """Return or raise what came of it."""
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]  # set with is_over
+
+
+class Line:
+    """The work that waits for one lock."""
+
+    def __init__(self, lock: Lock, seconds: float) -> None:
+        self.lock = lock
+        self._seconds = seconds
+        self._jobs: deque[Job[Any]] = deque()
+        self._threads = threading.Lock()
+        self._is_served = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits."""
+        return not self._is_served
+
+    def try_now(self, work: Callable[[], T]) -> tuple[T] | None:
+        """Do `work` under the lock and return its result, if nothing has to wait."""
+        if self._jobs or not self.lock.try_acquire():
+            return None
+        try:
+            return (work(),)
+        except Busy:
+            return None
+        finally:
+            self.lock.release()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` under the lock.
+
+        Raises:
+            SegmentHeld: the lock was not to be had in time; it was not done.
+
+        Cancellation:
+            It was not done and never will be; or it was done.
+        """
+        done = self.try_now(work)
+        if done is not None:
+            return done[0]
+        job = self._append(Job(work, new_waiter()))
+        assert job.waiter is not None, "it was just made"  # noqa: S101
+        try:
+            await job.waiter
+        except BaseException:
+            job.claim()
+            raise
+        return job.outcome()
+
+    def post(self, work: Callable[[], Any]) -> Job[Any] | None:
+        """Do `work` now or in its turn, whoever is cancelled; None when it is done."""
+        return None if self.try_now(work) is not None else self._append(Job(work, None))
+
+    def _append(self, job: Job[T]) -> Job[T]:
+        with self._threads:
+            self._jobs.append(job)
+            if not self._is_served:
+                self._is_served = True
+                executor.submit(self._serve)
+        return job
+
+    def _serve(self) -> None:
+        """Do what is in line; runs in the executor."""
+        while True:
+            with self._threads:
+                if not self._jobs:
+                    self._is_served = False
+                    return
+            try:
+                self.lock.acquire(self._seconds)
+            except SegmentHeld as exc:
+                self._fail(exc)
+                continue
+            try:
+                done = [self._do(self._jobs.popleft()) for _ in range(self._how_many())]
+            finally:
+                self.lock.release()
+            _finish(done)
+
+    def _how_many(self) -> int:
+        return min(len(self._jobs), _JOBS_AT_ONCE)
+
+    def _do(self, job: Job[Any]) -> Job[Any]:
+        if job.claim():
+            ends_at = time.monotonic() + self._seconds
+            try:
+                while True:
+                    try:
+                        job.result = job.work()
+                        break
+                    except Busy:
+                        if time.monotonic() > ends_at:
+                            raise SegmentHeld("directory", 0) from None
+                        time.sleep(_BUSY_S)
+            except Exception as exc:  # noqa: BLE001  # raised by whoever waits for the job
+                job.error = exc
+        return job
+
+    def _fail(self, exc: SegmentHeld) -> None:
+        with self._threads:
+            jobs = list(self._jobs)
+            self._jobs.clear()
+        for job in jobs:
+            if job.claim():
+                job.error = exc
+        _finish(jobs)
+
+
+async def completed(jobs: list[Job[Any]]) -> None:
+    """Wait for posted jobs; raise the first error among them.
+
+    Cancellation:
+        They are done all the same.
+    """
+    for job in jobs:
+        if not job.is_over:
+            waiter = new_waiter()
+            job.waiter = waiter
+            if not job.is_over:  # it may have ended just before
+                await waiter
+        job.outcome()
+
+
+def _finish(jobs: list[Job[Any]]) -> None:
+    for job in jobs:
+        job.is_over = True
+        if job.waiter is not None:
+            wake((job.waiter,))
+
+
+class Executor:
+    """The threads in which this process waits for shared memory; none while nobody needs them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        _fork.in_child(self, Executor.__init__)
+
+    def submit(self, work: Callable[[], object]) -> None:
+        """Do `work` in a thread."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_THREADS, "channels-layers-ipc")
+            self._pool.submit(work)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` in a thread and return what it returns.
+
+        Cancellation:
+            It is done all the same.
+        """
+        job = Job(work, new_waiter())
+        assert job.waiter is not None, "it was just made"  # noqa: S101
+
+        def do() -> None:
+            try:
+                job.result = work()
+            except Exception as exc:  # noqa: BLE001  # raised by whoever waits for the job
+                job.error = exc
+            _finish([job])
+
+        self.submit(do)
+        await job.waiter
+        return job.outcome()
+
+    def stop(self) -> None:
+        """Let the threads end when they have done their work."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+
+executor: Final = Executor()

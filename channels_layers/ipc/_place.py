@@ -1,0 +1,606 @@
+"""What one process has to do with the shared memory of one prefix, shared by all its layers.
+
+The folder of a prefix, closed to other users:
+
+    guard            locked by whoever enters, leaves or clears up after the dead
+    board            what all look at: how often the prefix was flushed
+    directory        SQLite: who is attached, who is in which group
+    queues-00 ..     channels that no client owns, by the hash of their name; made when needed
+    inbox-CLIENT     the ring of a client, and its accounts
+    bell-CLIENT      its doorbell
+    large-CLIENT-N   a message too large for a ring or a queue, until it is read
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from .. import _fork
+from .._core.names import non_local_part
+from ..statistics import Dropped, Statistics
+from . import _doorbell, _layout
+from ._directory import Attached, Busy, Directory
+from ._errors import SegmentDamaged, SegmentHeld, SegmentRefused, SharedMemoryFull
+from ._inbox import Inbox
+from ._queues import QueueSegment
+from ._segment import Lock, Segment, segments
+
+T = TypeVar("T")
+
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory is on Linux
+QUEUES: Final = 16  # segments that the channels of nobody are spread over, each with its lock
+_INBOXES: Final = 128  # how many inboxes fit into half of the message memory
+_SMALLEST_RING: Final = 65_536  # bytes
+_BUSY_S: Final = 0.001  # between two tries to get at the directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much shared memory a prefix may use, in bytes."""
+
+    message_memory: int
+    group_memory: int
+
+    @property
+    def ring_bytes(self) -> int:
+        """The ring of one inbox."""
+        return max(_SMALLEST_RING, self.message_memory // 2 // _INBOXES & -4096)
+
+    @property
+    def queue_bytes(self) -> int:
+        """All queues together."""
+        return self.message_memory // 2
+
+
+class Peer:
+    """Another client's inbox and doorbell, or one's own, for writing to it."""
+
+    def __init__(self, row: Attached, segment: Segment, ring_bytes: int, bell: int) -> None:
+        self.row = row
+        self.segment = segment
+        self.lock = segment.lock
+        self.bell = bell
+        self.inbox = Inbox(segment.view, ring_bytes)
+
+    def wake(self) -> None:
+        """Ring unless it is awake; under the lock of the inbox."""
+        words = self.inbox.words
+        # SYNC awake: pairs with the store of 0 in Client.drain(). Rung first: whoever is killed
+        # between these lines has rung once too often, and not once too few.
+        if not words[_layout.AWAKE]:
+            _doorbell.ring(self.bell)
+            words[_layout.AWAKE] = 1
+
+    def has_seen(self, epoch: int) -> bool:
+        """Whether it has heard of the flush that began `epoch`, or will never."""
+        return self.inbox.words[_layout.SEEN] == epoch or not self.segment.is_owner_alive()
+
+    def unheard(self) -> Statistics:
+        """Return what others could not bring to it, which it has not counted itself."""
+        dropped = dict.fromkeys((reason.value for reason in Dropped), 0)
+        dropped[Dropped.FULL.value] = self.inbox.longs[_layout.MISSED]
+        return Statistics(
+            messages_count=0,
+            messages_count_per_second=0.0,
+            messages_pending=0,
+            messages_max_age=0.0,
+            channel_full_count=self.inbox.longs[_layout.REFUSED],
+            channel_full_count_per_second=0.0,
+            dropped_count=dropped,
+        )
+
+    def close(self) -> None:
+        """Let go of both."""
+        self.inbox.release()
+        segments.detach(self.segment)
+        os.close(self.bell)
+
+
+class Queue:
+    """One segment of queues."""
+
+    def __init__(self, segment: Segment, structure: QueueSegment) -> None:
+        self.segment = segment
+        self.lock = segment.lock
+        self.structure = structure
+
+
+class Place:
+    """This process's hold on one prefix."""
+
+    def __init__(self, prefix: str, sizes: Sizes) -> None:
+        self.folder = SHARED_MEMORY / _folder_name(prefix)
+        self.sizes = sizes
+        self.users = 0
+        self.lock = threading.RLock()  # what follows; never held while waiting for a process
+        self.directory = Directory(self.folder / "directory", sizes.group_memory)
+        self.board: Segment | None = None
+        self._words: memoryview | None = None
+        self._queues: list[Queue | None] = [None] * QUEUES
+        self._peers: dict[str, Peer] = {}
+
+    # Coming and going
+
+    @property
+    def board_lock(self) -> Lock:
+        """Is held by whoever changes the directory."""
+        return self._board().lock
+
+    @property
+    def epoch(self) -> int:
+        """How often the prefix was flushed."""
+        return self._words[_layout.EPOCH] if self._words is not None else 0
+
+    def enter(self, client_id: str, seconds: float) -> tuple[Attached, Peer, int]:
+        """Attach a client of this process; blocks.
+
+        Returns:
+            How it is entered; its own inbox; and the descriptor on which it listens.
+
+        Raises:
+            BackendUnavailable: shared memory is full, held or refused.
+        """
+        with self.guarded(seconds):
+            self._open_board()
+            row = self.written(seconds, lambda: self.directory.add_client(client_id))
+            inbox = self.folder / f"inbox-{client_id}"
+            bell = self.folder / f"bell-{client_id}"
+            try:
+                segment = self._make_inbox(inbox, client_id)
+                listening = _doorbell.make(bell)
+                peer = Peer(row, segment, self.sizes.ring_bytes, _doorbell.attach(bell))
+            except BaseException:
+                self._forget(client_id, seconds)
+                raise
+            with self.lock:
+                self._peers[client_id] = peer
+            return row, peer, listening
+
+    def leave(self, client_id: str, seconds: float) -> None:
+        """Take a client of this process out, and the whole folder if it was the last; blocks."""
+        with self.guarded(seconds):
+            row = self.directory.clients().get(client_id)
+            if row is not None:
+                for queue in list(filter(None, self._queues)):
+                    with held(queue.lock, seconds):
+                        queue.structure.forget_client(row.slot)
+            self.drop_peer(client_id)
+            self._forget(client_id, seconds)
+            self._remove_if_unused(seconds)
+
+    def sweep(self, seconds: float) -> list[str]:
+        """Clear up after clients that have died; blocks.
+
+        Returns:
+            Their ids.
+        """
+        dead = self.dead()
+        if not dead:
+            return []
+        with self.guarded(seconds):
+            dead = self.dead()  # another process may have been faster
+            for row in dead:
+                for index in range(QUEUES):
+                    queue = self.queue_at(index)
+                    if queue is not None:
+                        with held(queue.lock, seconds):
+                            queue.structure.forget_client(row.slot)
+                self.drop_peer(row.id)
+                self._forget(row.id, seconds)
+        return [row.id for row in dead]
+
+    def dead(self) -> list[Attached]:
+        """Return the clients that do not live any more."""
+        rows = self.directory.clients()
+        return [row for row in rows.values() if not self.is_alive(row.id)]
+
+    def is_alive(self, client_id: str) -> bool:
+        """Whether a client of that id lives."""
+        return segments.is_owner_alive(self.folder / f"inbox-{client_id}")
+
+    def close(self) -> None:
+        """Let go of everything; the last layer of this process has left."""
+        with self.lock:
+            for client_id in list(self._peers):
+                self.drop_peer(client_id)
+            for index, queue in enumerate(self._queues):
+                if queue is not None:
+                    segments.detach(queue.segment)
+                    self._queues[index] = None
+            self.directory.close()
+            if self.board is not None:
+                if self._words is not None:
+                    self._words.release()
+                segments.detach(self.board)
+                self.board = self._words = None
+
+    # Others
+
+    def peer(self, client_id: str) -> Peer | None:
+        """Return what is needed to write to a client, or None where there is none of that id.
+
+        Raises:
+            SegmentDamaged: its inbox is none.
+            SegmentRefused: it is another version's.
+        """
+        found = self._peers.get(client_id)
+        return found if found is not None else self._attach_peer(client_id)
+
+    def peer_at(self, slot: int) -> Peer | None:
+        """Return the client with a slot."""
+        for row in self.directory.clients().values():
+            if row.slot == slot:
+                return self.peer(row.id)
+        return None
+
+    def live_peers(self) -> list[Peer]:
+        """Return all clients that live; blocks if the directory is busy."""
+        alive = [row.id for row in self.directory.clients().values() if self.is_alive(row.id)]
+        peers = [self.peer(client_id) for client_id in alive]
+        return [peer for peer in peers if peer is not None]
+
+    def queues(self) -> list[Queue]:
+        """Return all segments of queues that there are."""
+        return [queue for index in range(QUEUES) if (queue := self.queue_at(index)) is not None]
+
+    def drop_peer(self, client_id: str) -> None:
+        """Let go of a client that is gone."""
+        with self.lock:
+            peer = self._peers.pop(client_id, None)
+            if peer is not None:
+                peer.close()
+
+    def queue_of(self, channel: str) -> Queue:
+        """Return the segment of queues that a channel is in, made if there is none.
+
+        Raises:
+            SharedMemoryFull: there is no room for it.
+        """
+        key = non_local_part(channel) or channel
+        index = zlib.crc32(key.encode()) % QUEUES
+        return self._queues[index] or self._make_queue(index)
+
+    def queue_at(self, index: int) -> Queue | None:
+        """Return a segment of queues if anybody has made it."""
+        queue = self._queues[index]
+        if queue is None and (self.folder / f"queues-{index:02}").exists():
+            return self._make_queue(index)
+        return queue
+
+    def rebuild(self, queue: Queue) -> None:
+        """Make a damaged segment of queues anew, under its lock; what it held is lost."""
+        allocated = _layout.BODY_OFFSET
+        QueueSegment.format(
+            _body(queue.segment), queue.segment.size_bytes - allocated, _grower(queue.segment)
+        )
+        queue.structure = QueueSegment(_body(queue.segment), _grower(queue.segment))
+
+    # Large messages
+
+    def store_large(self, client_id: str, payload: bytes) -> bytes:
+        """Put a large payload into a file of its own; return the file's name.
+
+        Raises:
+            SharedMemoryFull: there is no room for it.
+        """
+        name = f"large-{client_id}-{secrets.token_hex(6)}"
+        self._check_room(len(payload))
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.folder / name, flags, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, len(payload))
+                os.write(descriptor, payload)
+            except BaseException:
+                (self.folder / name).unlink()
+                raise
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            raise SharedMemoryFull(name, f"shared memory is full ({exc.strerror})") from exc
+        return name.encode()
+
+    def load_large(self, name: bytes) -> bytes | None:
+        """Take the payload out of a file; None where that is not a file of ours."""
+        path = self._large(name)
+        if path is None:
+            return None
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                return None
+            return os.read(descriptor, found.st_size)
+        finally:
+            os.close(descriptor)
+            self.drop_large(name)
+
+    def drop_large(self, name: bytes) -> None:
+        """Remove a file that nobody will read."""
+        path = self._large(name)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    # Locks
+
+    @contextmanager
+    def guarded(self, seconds: float) -> Iterator[None]:
+        """Hold the guard of the folder, which is there then; blocks.
+
+        Raises:
+            SegmentHeld: another process holds it for too long.
+            SegmentRefused: the folder belongs to another user.
+        """
+        with places.threads_guard:
+            descriptor = self._locked_guard(seconds)
+            try:
+                yield
+            finally:
+                os.close(descriptor)
+
+    def written(self, seconds: float, change: Callable[[], T]) -> T:
+        """Change the directory under the lock of the board; blocks."""
+        board = self._board()
+        ends_at = time.monotonic() + seconds
+        while True:
+            with held(board.lock, seconds):
+                try:
+                    return change()
+                except Busy:
+                    if time.monotonic() > ends_at:
+                        raise SegmentHeld("directory", 0) from None
+            time.sleep(_BUSY_S)
+
+    def flush_epoch(self, seconds: float) -> None:
+        """Let every client know that the prefix is flushed, and forget all memberships; blocks."""
+        board = self._board()
+        assert self._words is not None, "the board is open"  # noqa: S101
+        with held(board.lock, seconds):
+            self._words[_layout.EPOCH] = (self._words[_layout.EPOCH] + 1) & 0xFFFFFFFF
+            self.directory.clear_members()
+
+    # Helpers
+
+    def _board(self) -> Segment:
+        assert self.board is not None, "a client is attached"  # noqa: S101
+        return self.board
+
+    def _open_board(self) -> None:
+        with self.lock:
+            if self.board is not None:
+                if self.board.is_same_file():
+                    return
+                self.close()
+            path = self.folder / "board"
+            size = _layout.BOARD_BYTES
+            try:
+                self.board = segments.create(path, _layout.BOARD, size, size, lambda _: None)
+            except SegmentDamaged:
+                path.unlink()
+                self.board = segments.create(path, _layout.BOARD, size, size, lambda _: None)
+            self._words = self.board.view.cast("I")
+
+    def _make_inbox(self, path: Path, client_id: str) -> Segment:
+        ring_bytes = self.sizes.ring_bytes
+        allocated = _layout.table_offset(ring_bytes, _layout.SMALLEST_TABLE + 1)
+        self._check_room(allocated)
+
+        def fill(segment: Segment) -> None:
+            inbox = Inbox(segment.view, ring_bytes)
+            inbox.format(client_id, os.getpid())
+            inbox.release()
+
+        size = _layout.inbox_bytes(ring_bytes)
+        segment = segments.create(path, _layout.INBOX, size, allocated, fill)
+        segment.claim_life()
+        return segment
+
+    def _attach_peer(self, client_id: str) -> Peer | None:
+        with self.lock:
+            row = self.directory.clients().get(client_id)
+            if row is None:
+                return None
+            try:
+                segment = segments.attach(self.folder / f"inbox-{client_id}", _layout.INBOX)
+            except FileNotFoundError:
+                return None
+            try:
+                bell = _doorbell.attach(self.folder / f"bell-{client_id}")
+            except OSError:
+                segments.detach(segment)
+                return None
+            try:
+                # Its own idea of the size of a ring, should its message_memory be another.
+                ring_bytes = segment.size_bytes - _layout.inbox_bytes(0)
+                peer = Peer(row, segment, ring_bytes, bell)
+            except SegmentDamaged:
+                segments.detach(segment)
+                os.close(bell)
+                raise
+            self._peers[client_id] = peer
+            return peer
+
+    def _make_queue(self, index: int) -> Queue:
+        with self.lock:
+            queue = self._queues[index]
+            if queue is not None:
+                return queue
+            path = self.folder / f"queues-{index:02}"
+            size = _layout.BODY_OFFSET + self.sizes.queue_bytes
+
+            def fill(segment: Segment) -> None:
+                body_bytes = segment.size_bytes - _layout.BODY_OFFSET
+                QueueSegment.format(_body(segment), body_bytes, _grower(segment))
+
+            try:
+                segment = segments.create(path, _layout.QUEUES, size, _layout.BODY_OFFSET, fill)
+            except SegmentDamaged:
+                path.unlink(missing_ok=True)
+                segment = segments.create(path, _layout.QUEUES, size, _layout.BODY_OFFSET, fill)
+            structure = QueueSegment(_body(segment), _grower(segment))
+            queue = self._queues[index] = Queue(segment, structure)
+            return queue
+
+    def _forget(self, client_id: str, seconds: float) -> None:
+        """Remove all traces of a client, under the guard."""
+        for name in (f"inbox-{client_id}", f"bell-{client_id}"):
+            (self.folder / name).unlink(missing_ok=True)
+        for path in self.folder.glob(f"large-{client_id}-*"):
+            path.unlink(missing_ok=True)
+        self.written(seconds, lambda: self.directory.remove_client(client_id))
+
+    def _remove_if_unused(self, seconds: float) -> None:
+        """Remove the folder if no client lives and nothing waits in it; under the guard."""
+        if any(self.is_alive(row.id) for row in self.directory.clients().values()):
+            return
+        now = time.monotonic()
+        for index in range(QUEUES):
+            queue = self.queue_at(index)
+            if queue is not None:
+                with held(queue.lock, seconds):
+                    if not queue.structure.is_empty(now):
+                        return
+        self.close()
+        for path in self.folder.iterdir():
+            path.unlink(missing_ok=True)
+        self.folder.rmdir()
+
+    def _check_room(self, more_bytes: int) -> None:
+        """Refuse what would exceed `message_memory`."""
+        used = more_bytes
+        for entry in os.scandir(self.folder):
+            if entry.name.startswith(("inbox-", "queues-", "large-")):
+                with contextlib.suppress(FileNotFoundError):
+                    used += entry.stat(follow_symlinks=False).st_blocks * 512
+        if used > self.sizes.message_memory:
+            problem = f"message_memory of {self.sizes.message_memory} bytes is used up"
+            raise SharedMemoryFull(self.folder.name, problem)
+
+    def _large(self, name: bytes) -> Path | None:
+        text = name.decode("ascii", "replace")
+        is_ours = text.startswith("large-") and text.replace("-", "").isalnum()
+        return self.folder / text if is_ours else None
+
+    def _locked_guard(self, seconds: float) -> int:
+        """Open and lock the guard of a folder that is still there then."""
+        ends_at = time.monotonic() + seconds
+        while True:
+            self._make_folder()
+            path = self.folder / "guard"
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                descriptor = os.open(path, flags, 0o600)
+            except FileNotFoundError:  # somebody has just removed the folder
+                continue
+            except OSError as exc:
+                raise SharedMemoryFull(path.name, f"cannot be opened ({exc.strerror})") from exc
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                    return descriptor
+            except FileNotFoundError:
+                pass
+            except OSError:
+                if time.monotonic() > ends_at:
+                    os.close(descriptor)
+                    raise SegmentHeld("guard", 0) from None
+                time.sleep(_BUSY_S)
+            os.close(descriptor)
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        except OSError as exc:
+            raise SharedMemoryFull(self.folder.name, f"cannot be made ({exc.strerror})") from exc
+        try:
+            found = os.lstat(self.folder)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise SegmentRefused(self.folder.name, f"belongs to user {found.st_uid}, not to us")
+        if found.st_mode & 0o077:
+            problem = f"is open to others (mode {found.st_mode & 0o777:o})"
+            raise SegmentRefused(self.folder.name, problem)
+
+
+@contextmanager
+def held(lock: Lock, seconds: float) -> Iterator[None]:
+    """Hold a segment's lock; blocks."""
+    lock.acquire(seconds)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _folder_name(prefix: str) -> str:
+    digest = hashlib.sha256(prefix.encode()).hexdigest()[:16]
+    return f"channels-layers-{os.geteuid()}-{digest}"
+
+
+def _body(segment: Segment) -> memoryview:
+    return segment.view[_layout.BODY_OFFSET :]
+
+
+def _grower(segment: Segment) -> Callable[[int], None]:
+    def grow(size_bytes: int) -> None:
+        try:
+            segment.allocate_range(0, _layout.BODY_OFFSET + size_bytes)
+        except SharedMemoryFull as exc:
+            raise OSError(errno.ENOSPC, str(exc)) from exc
+
+    return grow
+
+
+class _Places:
+    """The places of this process, by prefix."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_prefix: dict[str, Place] = {}
+        self.threads_guard = threading.Lock()  # of the guards of all folders
+        _fork.in_child(self, _Places.__init__)
+
+    def get(self, prefix: str, sizes: Sizes) -> Place:
+        """Return the place of `prefix` for one more user."""
+        with self._lock:
+            place = self._by_prefix.get(prefix)
+            if place is None:
+                place = self._by_prefix[prefix] = Place(prefix, sizes)
+            place.users += 1
+            return place
+
+    @property
+    def has_any(self) -> bool:
+        """Whether any layer of this process is attached."""
+        return bool(self._by_prefix)
+
+    def release(self, prefix: str, place: Place) -> None:
+        """Undo one `get`."""
+        with self._lock:
+            place.users -= 1
+            if not place.users:
+                self._by_prefix.pop(prefix, None)
+                place.close()
+
+
+places: Final = _Places()
