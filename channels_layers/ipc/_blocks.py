@@ -56,8 +56,7 @@ class Message(NamedTuple):
     sequence: int
     expires_at: float
     sent_at: float
-    size_bytes: int
-    beginning: bytes  # of the payload, and zeros
+    payload: bytes
 
 
 class Blocks:
@@ -215,25 +214,15 @@ class Blocks:
         sent_at: float,
     ) -> None:
         """Write a message into `blocks`, which nothing leads to yet."""
-        after = [*blocks[1:], 0]
-        view = self.view
-        for index, block in enumerate(blocks[1:]):
-            start = NODE_ROOM + index * MORE_ROOM
-            rest = payload[start : start + MORE_ROOM]
-            MORE.pack_into(view, block << BLOCK_SHIFT, REST, after[index + 1], rest)
+        view, block = self.view, blocks[0]
+        more, end = 0, NODE_ROOM + (len(blocks) - 1) * MORE_ROOM
+        for part in blocks[:0:-1]:
+            MORE.pack_into(view, part << BLOCK_SHIFT, REST, more, payload[end - MORE_ROOM : end])
+            more, end = part, end - MORE_ROOM
         NODE.pack_into(
-            view,
-            blocks[0] << BLOCK_SHIFT,
-            MESSAGE,
-            following,
-            after[0],
-            len(payload),
-            kind,
-            sequence,
-            expires_at,
-            sent_at,
-            payload[:NODE_ROOM],
-        )
+            view, block << BLOCK_SHIFT, MESSAGE, following, more, len(payload), kind, sequence,
+            expires_at, sent_at, payload[:NODE_ROOM],
+        )  # fmt: skip
 
     def read(self, block: int) -> Message:
         """Return the message that begins in `block`, every block of it checked."""
@@ -245,25 +234,27 @@ class Blocks:
         if following:
             self.check(following)
         blocks = [block]
+        if more:
+            beginning += self._read_rest(blocks, more, size_bytes)
+        elif size_bytes > NODE_ROOM:
+            raise CorruptSegment("a message of another length than it says")
+        payload = beginning[:size_bytes]
+        return Message(following, blocks, kind, sequence, expires_at, sent_at, payload)
+
+    def _read_rest(self, blocks: list[int], more: int, size_bytes: int) -> bytes:
+        """Return what stands behind the first of `blocks`, and add the others to them."""
+        view, unpack_from = self.view, MORE.unpack_from
         expected = blocks_for(size_bytes)
-        if expected > self.bound:
-            raise CorruptSegment("a message longer than the segment")
+        parts = []
         while more and len(blocks) < expected:
             blocks.append(self.check(more))
-            tag, more, _ = MORE.unpack_from(self.view, more << BLOCK_SHIFT)
-            if tag != REST:
+            tag, more, part = unpack_from(view, more << BLOCK_SHIFT)
+            parts.append(part)
+            if tag != REST or len(blocks) > self.bound:
                 raise CorruptSegment("the rest of a message is missing")
         if more or len(blocks) != expected or len(set(blocks)) != expected:
             raise CorruptSegment("a message of another length than it says")
-        return Message(
-            following, blocks, kind, sequence, expires_at, sent_at, size_bytes, beginning
-        )
-
-    def payload_of(self, message: Message) -> bytes:
-        """Return the whole payload."""
-        view = self.view
-        rest = [MORE.unpack_from(view, block << BLOCK_SHIFT)[2] for block in message.blocks[1:]]
-        return b"".join([message.beginning, *rest])[: message.size_bytes]
+        return b"".join(parts)
 
 
 def _twice(bound: int) -> int:

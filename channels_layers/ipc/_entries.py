@@ -27,6 +27,7 @@ from ._queue_layout import (
     ENTRY,
     ENTRY_BYTES,
     FAMILY,
+    FAMILY_WORD,
     HANDED_BACK_LONG,
     HASH_WORD,
     HEAD_WORD,
@@ -44,8 +45,8 @@ from ._queue_layout import (
     CorruptSegment,
 )
 
-# The first byte, u32 and u64 of an entry, and its name with zeros behind it.
-Place: TypeAlias = tuple[int, int, int, bytes]
+# The first byte, u32 and u64 of an entry, its name with zeros behind it, and its tag.
+Place: TypeAlias = tuple[int, int, int, bytes, int]
 
 _MOST_PLACES: Final = 4096  # names whose place a process remembers, some 300 bytes each
 _TAGS: Final = (QUEUE, MEMBER, FAMILY)
@@ -76,12 +77,13 @@ class Entries:
 
     def find(self, channel: str) -> int:
         """Return the entry of `channel`, or 0."""
-        tag = tag_of(channel)
         place = self.places.get(channel)
         if place is not None:
-            found = ENTRY.unpack_from(self.blocks.view, place[0])
-            if found[0] == tag and found[9] == place[3]:
-                return place[0] >> BLOCK_SHIFT
+            at, _, _, padded, tag = place
+            found = ENTRY.unpack_from(self.blocks.view, at)
+            if found[9] == padded and found[0] == tag:
+                return at >> BLOCK_SHIFT
+        tag = tag_of(channel)
         name = channel.encode("ascii")
         hashed = zlib.crc32(name)
         padded = name.ljust(NAME_BYTES, b"\0")
@@ -104,6 +106,7 @@ class Entries:
             block << WORD_SHIFT,
             block << LONG_SHIFT,
             padded,
+            tag_of(channel),
         )
 
     def create(self, channel: str, block: int) -> int:
@@ -205,12 +208,13 @@ class Entries:
             words[f + TAIL_WORD] = member
         words[m + BEFORE_WORD] = before
         words[m + AFTER_WORD] = after
+        words[m + FAMILY_WORD] = family
         words[link] = member
 
-    def leave(self, family: int, member: int) -> None:
+    def leave(self, member: int) -> None:
         """Take `member` out of its family's line."""
         words = self.words
-        m, f = member << WORD_SHIFT, family << WORD_SHIFT
+        m, f = member << WORD_SHIFT, self.family_of(member) << WORD_SHIFT
         before, after = words[m + BEFORE_WORD], words[m + AFTER_WORD]
         if before:
             words[(self._member(before) << WORD_SHIFT) + AFTER_WORD] = after
@@ -221,11 +225,11 @@ class Entries:
         else:
             words[f + TAIL_WORD] = before
 
-    def settle(self, family: int, member: int) -> None:
+    def settle(self, member: int) -> None:
         """Move `member`, whose first message has become another, to its place in the line."""
         words = self.words
         if not words[(member << WORD_SHIFT) + HEAD_WORD]:
-            self.leave(family, member)
+            self.leave(member)
             return
         order = self.order_of(member)
         before, steps = 0, 0
@@ -237,8 +241,16 @@ class Entries:
             if steps > self.blocks.bound:
                 raise CorruptSegment("endless family")
         if before:
-            self.leave(family, member)
+            family = self.family_of(member)
+            self.leave(member)
             self.join(family, member, before)
+
+    def family_of(self, member: int) -> int:
+        """Return the family of a member that holds messages."""
+        family = self.blocks.check(self.words[(member << WORD_SHIFT) + FAMILY_WORD])
+        if self.words[family << WORD_SHIFT] != FAMILY:
+            raise CorruptSegment("a member without a family")
+        return family
 
     def order_of(self, member: int) -> int:
         """Return a number that orders the first message of `member` among all messages."""

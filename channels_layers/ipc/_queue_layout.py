@@ -25,7 +25,7 @@ A segment is an array of blocks of 512 bytes; a block is named by its number, 0 
        184    64  as in an entry                184    16  accepted: before, previous
                                                 200    32  refused: a whole tally
                                                 232    16  dropped: full, expired
-                                                248     8  member before, member after
+                                                248    12  member before, member after, family
 
     message                                  rest of a message
          0     4  tag MESSAGE                     0     4  tag REST
@@ -115,6 +115,7 @@ TURN_WORD: Final = 5
 HASH_WORD: Final = 45
 BEFORE_WORD: Final = 62
 AFTER_WORD: Final = 63
+FAMILY_WORD: Final = 64
 # ... and of u64 or f64.
 EARLIEST_LONG: Final = 3
 WAITERS_LONG: Final = 6
@@ -136,7 +137,7 @@ NODE: Final = Struct("IIIII4xQdd464s")
 # tag, more, payload
 MORE: Final = Struct("I4xI4x496s")
 
-ENTRY_BYTES: Final = 256
+ENTRY_BYTES: Final = 264
 NAME_BYTES: Final = 100
 NODE_ROOM: Final = 464  # bytes of payload in the first block of a message
 MORE_ROOM: Final = 496  # and in each that follows
