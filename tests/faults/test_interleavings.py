@@ -16,6 +16,8 @@ LayerClosed = switching(".errors").LayerClosed
 CHANNELS = ("jobs", "specific.other!x", "specific.other!y")
 LINES = (*CHANNELS, "specific.other!")
 
+ALL_KINDS = ("send", "receive", "receive_from", "cancel", "flush")
+
 PROGRAMS = 300  # of each kind
 PROGRAMS_PER_TEST = 50
 
@@ -139,6 +141,7 @@ def covers(names, channel):
 
 
 def check(program):
+    """Hold a program to its end: each message was received once, or waits where nobody does."""
     received, waiting = program.received(), program.waiting()
     left = program.unread()
     got = sorted(map(key, received + left))
@@ -168,3 +171,64 @@ def test_no_interleaving_of_threads_loses_or_doubles_a_message(seed, kinds, thre
         program = Program(each, threads=threads, kinds=kinds)
         program.run()
         check(program)
+
+
+def test_at_no_moment_of_a_receive_that_pauses_may_a_cancelled_one_take_its_message():
+    moment, last = 0, 1
+    while moment <= last:
+        moment += 1
+        last = receive_while_another_comes_and_goes(moment)
+
+
+def receive_while_another_comes_and_goes(moment):
+    """Let another thread receive and give up at a moment; return how many moments there are."""
+    threads = Threads(lambda number, points: (number, points) == (0, moment))
+    with locks_that_take_turns():
+        layer = ChannelLayer(LayerOptions())
+    here, there = Loop(), Loop()
+    here.result(layer.send("jobs", {"n": 1}))
+    here.start(layer.receive("jobs"))
+    here.result(layer.send("jobs", {"n": 2}))
+    layer._exchange.served = 64  # one receive in so many lets the loop come round first
+    tasks = []
+
+    def receive():
+        tasks.append(here.start(layer.receive("jobs")))
+
+    def come_and_go():
+        tasks.append(there.start(layer.receive("jobs")))
+        tasks[-1].cancel()
+        there.run_ready()
+
+    points = threads.run(receive, come_and_go)
+    settle([here, there])
+    got = [task.result() for task in tasks if task.done() and not task.cancelled()]
+    assert got == [{"n": 2}], f"moment {moment}"
+    return points[0]
+
+
+@pytest.mark.parametrize("kinds", [("send", "receive", "flush"), ALL_KINDS], ids="-".join)
+@pytest.mark.parametrize("seed", range(0, PROGRAMS, PROGRAMS_PER_TEST))
+def test_no_interleaving_with_a_flush_leaves_a_receiver_deaf(seed, kinds):
+    for each in range(seed, seed + PROGRAMS_PER_TEST):
+        program = Program(each, kinds=kinds)
+        program.run()
+        check_nobody_is_deaf(program)
+
+
+def check_nobody_is_deaf(program):
+    """Hold a program with flushes to its end: each further message serves one who waits."""
+    waiting = program.waiting()
+    for name, mailbox in program.layer._exchange.by_name.items():
+        assert not mailbox.unread or not any(covers(names, name) for names in waiting), name
+    while waiting:
+        name = waiting[0][0]
+        channel = f"{name}x" if name.endswith("!") else name
+        program._send(0, channel)
+        settle(program.loops)
+        served, waiting = len(waiting), program.waiting()
+        assert len(waiting) == served - 1, f"nobody hears a message for {channel}"
+    got = sorted(map(key, program.received() + program.unread()))
+    assert got == sorted(set(got)), "each message once"
+    assert set(got) <= set(map(key, program.accepted))
+    assert program.statistics()["messages_pending"] == 0
