@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 SCHEMES_GROUP: Final = "channels_layers.schemes"
 # Said again in code, so that it also works from a source tree, which has no metadata.
-_BUILT_IN: Final = EntryPoint(
-    "memory", "channels_layers.memory:InMemoryChannelLayer", SCHEMES_GROUP
+_BUILT_IN: Final = (
+    EntryPoint("ipc", "channels_layers.ipc:IPCChannelLayer", SCHEMES_GROUP),
+    EntryPoint("memory", "channels_layers.memory:InMemoryChannelLayer", SCHEMES_GROUP),
 )
 _KEYS: Final = ("BACKEND", "CONFIG", "TEST_CONFIG")
 _BOOLS: Final = {"true": True, "false": False}
@@ -122,13 +123,16 @@ def get_channel_layer(alias: str = "default") -> ChannelLayer:
 
 
 def from_url(url: str) -> ChannelLayer:
-    """Make a new layer from a URL such as ``"memory://?capacity=5&expiry=0.5"``.
+    """Make a new layer from a URL such as ``"ipc://my-app?capacity=5&expiry=0.5"``.
 
     The scheme chooses a factory: the entry point of that name in the group
-    ``channels_layers.schemes``. Where the factory has a ``from_url`` attribute, that is called
-    with the URL as it is. Otherwise the URL may have a query and nothing else: each parameter
-    becomes a keyword argument, turned into what the factory's annotation says: int, float, bool
-    (``true``, ``false``), None (``none``), str or a Literal of str.
+    ``channels_layers.schemes``. The host, if there is one, becomes the keyword argument
+    ``prefix`` of a factory that takes one. Each parameter of the query becomes a keyword
+    argument, turned into what the factory's annotation says: int, float, bool (``true``,
+    ``false``), None (``none``), str or a Literal of str. Nothing else may be in the URL.
+
+    A factory with a ``from_url`` attribute gets the whole URL instead, as it is, and reads it
+    by itself; `query_options` is there to help.
 
     Raises:
         ConfigurationError: the URL describes no layer. The error never shows a password.
@@ -144,13 +148,30 @@ def from_url(url: str) -> ChannelLayer:
     raise safe  # outside the handler: a cause or a context would show what is secret
 
 
+def query_options(factory: Callable[..., Any], url: str) -> dict[str, Any]:
+    """Turn the query of a URL into keyword arguments for `factory`, by its annotations.
+
+    For a factory that has a ``from_url`` of its own and reads the rest of the URL there::
+
+        @classmethod
+        def from_url(cls, url: str) -> Self:
+            hosts = urlsplit(url).netloc.split(",")
+            return cls(hosts, **query_options(cls, url))
+
+    Raises:
+        ConfigurationError: a parameter is unknown, given twice or of the wrong type.
+    """
+    parts = _split(url)
+    return _options(factory, f"{parts.scheme}://", _query(parts))
+
+
 def _from_parts(url: str, parts: SplitResult) -> ChannelLayer:
     path = f"{parts.scheme}://"
     factory = _factory(parts.scheme)
     from_whole = getattr(factory, "from_url", None)
     if from_whole is not None:
         return _called(partial(from_whole, url), {}, path, lambda field: field)
-    options = _options(factory, path, _query(parts))
+    options = _options(factory, path, _host(factory, parts) | _query(parts))
     return _called(factory, options, path, lambda field: f"{path}?{field}")
 
 
@@ -223,7 +244,7 @@ def _imported(path: str, backend: str | type[Any]) -> type[Any]:
 
 @cache  # looking them up reads a file of every installed package
 def _schemes() -> dict[str, EntryPoint]:
-    return {point.name: point for point in (*entry_points(group=SCHEMES_GROUP), _BUILT_IN)}
+    return {point.name: point for point in (*entry_points(group=SCHEMES_GROUP), *_BUILT_IN)}
 
 
 def _factory(scheme: str) -> Callable[..., Any]:
@@ -252,23 +273,35 @@ def _split(url: object) -> SplitResult:
     return parts
 
 
-def _query(parts: SplitResult) -> dict[str, str]:
-    """Return the query of a URL that may have nothing else."""
+def _host(factory: Callable[..., Any], parts: SplitResult) -> dict[str, str]:
+    """Return the prefix that is the host of a URL, which may have a query besides, and no more."""
     path = f"{parts.scheme}://"
+    takes_prefix = "prefix" in _parameters(factory)
+    host, colon, _ = parts.netloc.partition(":")
     refused = {
         "user": "@" in parts.netloc,
-        "host": parts.netloc,
+        "host": parts.netloc and not takes_prefix,
+        "port": colon,
         "path": parts.path,
         "fragment": parts.fragment,
     }
+    form = f"a query: {_EXAMPLE_URL!r}"
+    if takes_prefix:
+        form = f"a prefix and a query: '{path}name?capacity=100'"
     for part, given in refused.items():
         if given:
-            raise ConfigurationError(path, f"takes no {part}, only a query: {_EXAMPLE_URL!r}")
+            raise ConfigurationError(path, f"takes no {part}, only {form}")
+    if host and "prefix" in _query(parts):
+        raise ConfigurationError(f"{path}?prefix", "is given twice; the host is the prefix")
+    return {"prefix": unquote(host)} if host else {}
+
+
+def _query(parts: SplitResult) -> dict[str, str]:
     query: dict[str, str] = {}
     for field in filter(None, parts.query.split("&")):
         name, _, text = map(unquote_plus, field.partition("="))
         if name in query:
-            raise ConfigurationError(f"{path}?{name}", "is given twice")
+            raise ConfigurationError(f"{parts.scheme}://?{name}", "is given twice")
         query[name] = text
     return query
 
@@ -375,4 +408,4 @@ def _hint(word: str, known: Iterable[str]) -> str:
 
 
 def _name_of(factory: Callable[..., Any]) -> str:
-    return getattr(factory, "__qualname__", "the factory")
+    return getattr(getattr(factory, "func", factory), "__qualname__", "the factory")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 import threading
 import tomllib
 import traceback
@@ -14,8 +16,14 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from channels_layers import InMemoryChannelLayer, config
-from channels_layers.config import ChannelLayers, configure, from_url, get_channel_layer
+from channels_layers import InMemoryChannelLayer, IPCChannelLayer, config
+from channels_layers.config import (
+    ChannelLayers,
+    configure,
+    from_url,
+    get_channel_layer,
+    query_options,
+)
 from channels_layers.errors import ConfigurationError
 
 MEMORY = "channels_layers.InMemoryChannelLayer"
@@ -61,6 +69,27 @@ class FakeFromUrl:
         if "wrong" in url:
             raise ConfigurationError("hosts", f"{url} {unquote(url)} {urlsplit(url)}")
         return cls(url)
+
+
+class FakeCluster:
+    """A layer that reads the hosts from its URL itself, and leaves the query to us."""
+
+    def __init__(self, hosts: list[str], database: int = 0, *, prefix: str = "asgi"):
+        self.asked = (hosts, database, prefix)
+
+    @classmethod
+    def from_url(cls, url: str):
+        parts = urlsplit(url)
+        return cls(parts.netloc.split(","), int(parts.path[1:]), **query_options(cls, url))
+
+
+class FakePrefix:
+    """A layer that takes a prefix, and has a default for it."""
+
+    def __init__(self, prefix: str = "asgi", *, capacity: int = 100):
+        if prefix == "refused":
+            raise ConfigurationError("prefix", "cannot be this one")
+        self.asked = (prefix, capacity)
 
 
 class Counted:
@@ -109,6 +138,8 @@ def schemes(monkeypatch):
     targets = {
         "fake": f"{HERE}:Fake",
         "whole": f"{HERE}:FakeFromUrl",
+        "cluster": f"{HERE}:FakeCluster",
+        "prefix": f"{HERE}:FakePrefix",
         "broken": "no_such_package:Layer",
         "gone": f"{HERE}:NoSuchLayer",
         "open": f"{HERE}:open_ended",
@@ -387,6 +418,54 @@ def test_the_memory_scheme_makes_our_layer():
     assert from_url("memory://") is not from_url("memory://")
 
 
+def test_the_ipc_scheme_makes_our_layer():
+    layer = from_url("ipc://")
+    assert isinstance(layer, IPCChannelLayer)
+    assert from_url("ipc://") is not layer
+
+
+def test_the_ipc_layer_is_a_backend_with_a_prefix_and_options():
+    config = {"prefix": "test", "capacity": 5, "message_memory": 2**25}
+    backend = "channels_layers.IPCChannelLayer"
+    table = ChannelLayers({"default": {"BACKEND": backend, "CONFIG": config}})
+    assert isinstance(table["default"], IPCChannelLayer)
+    wrong = ChannelLayers({"default": {"BACKEND": backend, "CONFIG": {"prefix": ""}}})
+    error = problem_of(wrong.__getitem__, "default")
+    assert error.field == f'{DEFAULT}["CONFIG"]["prefix"]'
+
+
+async def is_heard(url, other_url):
+    """Say whether the layer of one URL sees a message that waits in the layer of another."""
+    async with from_url(url) as layer, from_url(other_url) as other:
+        await layer.send("a", {"n": 1})
+        numbers = await other.channel_statistics("a")
+        await layer.receive("a")
+        return numbers["messages_pending"] == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("test-{}", True), ("%74est-{}", True), ("test-{}-2", False), ("TEST-{}", False)],
+)
+def test_ipc_layers_meet_where_the_hosts_of_their_urls_are_one_prefix(host, expected):
+    own = secrets.token_hex(8)
+    assert asyncio.run(is_heard(f"ipc://test-{own}", f"ipc://{host.format(own)}")) is expected
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("prefix://", ("asgi", 100)),
+        ("prefix://My_app.2", ("My_app.2", 100)),
+        ("prefix://a%3Ab%2Fc?capacity=5", ("a:b/c", 5)),
+        ("prefix://?prefix=other", ("other", 100)),
+        ("cluster://h1:6379,h2:6379/2?prefix=x", (["h1:6379", "h2:6379"], 2, "x")),
+    ],
+)
+def test_a_host_is_a_prefix_where_the_factory_reads_no_urls_itself(url, asked):
+    assert from_url(url).asked == asked
+
+
 def test_our_layer_takes_numbers_from_its_url():
     error = problem_of(from_url, "memory://?capacity=5&expiry=-0.5")
     assert str(error) == "memory://?expiry: must be more than 0 seconds, got -0.5"
@@ -422,6 +501,36 @@ WRONG_URLS = {
     "memory://me@": ("memory://", "takes no user, only a query: 'memory://?capacity=100'"),
     "memory:///asgi": ("memory://", "takes no path, only a query: 'memory://?capacity=100'"),
     "memory://#a": ("memory://", "takes no fragment, only a query: 'memory://?capacity=100'"),
+    "ipc://me@asgi": (
+        "ipc://",
+        "takes no user, only a prefix and a query: 'ipc://name?capacity=100'",
+    ),
+    "ipc://asgi:80": (
+        "ipc://",
+        "takes no port, only a prefix and a query: 'ipc://name?capacity=100'",
+    ),
+    "ipc:///asgi": (
+        "ipc://",
+        "takes no path, only a prefix and a query: 'ipc://name?capacity=100'",
+    ),
+    "ipc://asgi#a": (
+        "ipc://",
+        "takes no fragment, only a prefix and a query: 'ipc://name?capacity=100'",
+    ),
+    "ipc://asgi?prefix=other": ("ipc://?prefix", "is given twice; the host is the prefix"),
+    "ipc://?prefix=": ("ipc://?prefix", "must be a str that is not empty, got ''"),
+    "ipc://?message_memory=1": (
+        "ipc://?message_memory",
+        "must be at least 16777216 bytes, got 1",
+    ),
+    "ipc://?message_memory=1MiB": ("ipc://?message_memory", "must be an int, got '1MiB'"),
+    "prefix://refused": ("prefix://?prefix", "cannot be this one"),
+    "cluster://h1/0?szie=1": ("cluster://?szie", "unknown parameter"),
+    "cluster://h1/0?prefix=a&prefix=b": ("cluster://?prefix", "is given twice"),
+    "cluster://h1/x": (
+        "cluster://",
+        "FakeCluster.from_url refused it: invalid literal for int() with base 10: 'x'",
+    ),
     "memory://?capcity=5": (
         "memory://?capcity",
         "unknown parameter; did you mean 'capacity'?",
@@ -447,7 +556,7 @@ WRONG_URLS = {
     "memry://": (
         "url",
         "no layer is registered for scheme 'memry'; did you mean 'memory'?;"
-        " known: broken, fake, gone, memory, open, whole",
+        " known: broken, cluster, fake, gone, ipc, memory, open, prefix, whole",
     ),
     "memory:": ("url", "must be a str that looks like 'memory://?capacity=100'"),
     "localhost": ("url", "must be a str that looks like 'memory://?capacity=100'"),
@@ -500,6 +609,9 @@ def test_a_factory_that_reads_urls_gets_the_whole_url():
         "whole://wrong?a=b&client_secret=hunter%32",
         "whole://wrong?symmetric_encryption_keys=hunter+2",
         "fake://?name=refused&password=hunter2",
+        "ipc://me:hunter2@",
+        "ipc://:hunter2@asgi",
+        "cluster://me:hunter2@h1/hunter2?password=hunter2",
         "fake://?name=refused_hunter2&secret_name=hunter2",
         "unknown://me:hunter2@host",
         "me:hunter2@host",
@@ -515,10 +627,10 @@ def test_no_error_shows_a_password(url):
     assert error.__context__ is None
 
 
-def test_the_registered_scheme_is_the_built_in_one():
+def test_the_registered_schemes_are_the_built_in_ones():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     registered = project["project"]["entry-points"][config.SCHEMES_GROUP]
-    assert registered == {config._BUILT_IN.name: config._BUILT_IN.value}
+    assert registered == {point.name: point.value for point in config._BUILT_IN}
 
 
 def test_what_is_installed_is_looked_up_once(monkeypatch):
