@@ -79,7 +79,7 @@ class Blocks:
         self.words = self.view.cast("I")
         self.longs = self.view.cast("Q")
         self.floats = self.view.cast("d")
-        self.bound = 0  # blocks that may be touched
+        self.bound = 0  # blocks that may be touched; another process may have allocated more
         self._grow = grow
         self.measure()
 
@@ -138,7 +138,7 @@ class Blocks:
         while block and len(found) < count:
             found.append(self.check(block))
             block = self._after(block)
-            if len(found) > self.bound:
+            if len(found) > self.size_blocks:
                 raise CorruptSegment("endless list of free blocks")
         return found
 
@@ -250,7 +250,7 @@ class Blocks:
             blocks.append(self.check(more))
             tag, more, part = unpack_from(view, more << BLOCK_SHIFT)
             parts.append(part)
-            if tag != REST or len(blocks) > self.bound:
+            if tag != REST or len(blocks) > self.size_blocks:
                 raise CorruptSegment("the rest of a message is missing")
         if more or len(blocks) != expected or len(set(blocks)) != expected:
             raise CorruptSegment("a message of another length than it says")

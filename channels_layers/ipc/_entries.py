@@ -163,7 +163,7 @@ class Entries:
         found: list[int] = []
         for bucket in self.blocks.buckets():
             found += self._chain(bucket)
-            if len(found) > self.blocks.bound:
+            if len(found) > self.blocks.size_blocks:
                 raise CorruptSegment("more entries than blocks")
         return found
 
@@ -179,7 +179,7 @@ class Entries:
             check(block)
             following = words[(block << WORD_SHIFT) + NEXT_WORD]
             steps += 1
-            if words[block << WORD_SHIFT] not in _TAGS or steps > self.blocks.bound:
+            if words[block << WORD_SHIFT] not in _TAGS or steps > self.blocks.size_blocks:
                 raise CorruptSegment("a damaged bucket")
             yield block
             block = following
@@ -238,7 +238,7 @@ class Entries:
             before = after
             after = words[(after << WORD_SHIFT) + AFTER_WORD]
             steps += 1
-            if steps > self.blocks.bound:
+            if steps > self.blocks.size_blocks:
                 raise CorruptSegment("endless family")
         if before:
             family = self.family_of(member)

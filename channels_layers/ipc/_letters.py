@@ -191,7 +191,7 @@ class Letters:
 
     def _take_of_family(self, family: int, now: float) -> tuple[str, Message] | None:
         first = (family << WORD_SHIFT) + HEAD_WORD
-        for _ in range(self.blocks.bound):
+        for _ in range(self.blocks.size_blocks):
             member = self.words[first]
             if not member:
                 return None
@@ -207,7 +207,7 @@ class Letters:
     def drop_front(self, entry: int, now: float) -> Message | None:
         """Drop expired messages up to the first that has not; return that."""
         head = (entry << WORD_SHIFT) + HEAD_WORD
-        for _ in range(self.blocks.bound):
+        for _ in range(self.blocks.size_blocks):
             if not self.words[head]:
                 return None
             message = self.blocks.read(self.words[head])
@@ -243,7 +243,7 @@ class Letters:
     def messages(self, entry: int) -> Iterator[Message]:
         """Yield the messages of a channel; the one that was yielded last may be removed."""
         block = self.words[(entry << WORD_SHIFT) + HEAD_WORD]
-        for _ in range(self.blocks.bound):
+        for _ in range(self.blocks.size_blocks):
             if not block:
                 return
             message = self.blocks.read(block)
@@ -353,6 +353,6 @@ class Letters:
 
     def _count_of(self, entry: int) -> int:
         count = self.words[(entry << WORD_SHIFT) + COUNT_WORD]
-        if count > self.blocks.bound:
+        if count > self.blocks.size_blocks:
             raise CorruptSegment("more messages than blocks")
         return count

@@ -67,10 +67,6 @@ class QueueSegment:
         view: The segment, writable bytes; only what is allocated is touched.
         grow: Allocates that many bytes of it in all; raises `OSError` where there are no more.
 
-    Attributes:
-        released: Payloads of messages with a kind other than 0 that were dropped unread. The
-            caller deletes what they name, and empties the list.
-
     Raises:
         CorruptSegment: `view` holds no segment, or a damaged one.
         IncompatibleSegment: another version of this package has made it.
@@ -81,7 +77,6 @@ class QueueSegment:
         self._entries = Entries(self._blocks)
         self._accounts = Accounts(self._blocks)
         self._letters = Letters(self._blocks, self._entries, self._accounts)
-        self.released = self._letters.released
         # The same objects once more: push() and take() have no time to look for them.
         self._view = self._blocks.view
         self._words = self._blocks.words
@@ -93,6 +88,14 @@ class QueueSegment:
     def format(cls, view: memoryview, size_bytes: int, grow: Callable[[int], None]) -> None:
         """Write an empty segment of at most `size_bytes` over whatever `view` holds."""
         Blocks.format(view, size_bytes, grow)
+
+    @property
+    def released(self) -> list[bytes]:
+        """Payloads of messages with a kind other than 0 that this object has dropped unread.
+
+        The caller deletes what they name, and clears the list.
+        """
+        return self._letters.released
 
     # Messages ------------------------------------------------------------------------------
 

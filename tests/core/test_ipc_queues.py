@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from segments import copy, drained, memory, no_limit, push, room, segment
 
 from channels_layers.errors import ChannelFull
-from channels_layers.ipc import _entries
+from channels_layers.ipc import _entries, _letters
 from channels_layers.ipc._queue_layout import (
     FIRST_BLOCK,
     NODE_ROOM,
@@ -244,14 +244,61 @@ def test_memory_is_allocated_by_need_and_its_end_is_an_error():
     assert grown[-1] > 1 << 20
 
 
-def test_a_segment_that_another_process_has_grown_is_measured_again():
-    view = memoryview(bytearray(1 << 20))
-    QueueSegment.format(view, 1 << 20, no_limit)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda queues: drained(queues, "jobs"),
+        lambda queues: push(queues, "jobs", b"x", capacity=2000),
+        lambda queues: push(queues, "jobs", b"x" * (1 << 19), capacity=2000),
+        lambda queues: push(queues, "jobs", b"x", now=2.0, expires_at=3.0, capacity=900),
+        lambda queues: queues.push_front("jobs", [(b"x", 60.0, 0)] * 600, 0.0),
+        lambda queues: queues.take("jobs", 2.0),
+        lambda queues: queues.take("s.D!", 2.0),
+        lambda queues: queues.statistics(2.0),
+        lambda queues: queues.drop_expired(2.0, most=2000),
+        lambda queues: queues.forget_client(1),
+        lambda queues: queues.clear(),
+    ],
+)
+def test_a_segment_that_another_process_has_grown_is_measured_again(use):
+    view = memoryview(bytearray(1 << 22))
+    QueueSegment.format(view, 1 << 22, no_limit)
     mine, other = QueueSegment(view, no_limit), QueueSegment(view, no_limit)
     push(mine, "jobs", b"first")
     for number in range(900):
-        push(other, "jobs", b"%d" % number, capacity=1000)
-    assert len(drained(mine, "jobs")) == 901
+        push(other, "jobs", b"x", capacity=1000, expires_at=1.0)
+        push(other, f"s.D!{number}", b"x", expires_at=1.0)
+    use(mine)
+    assert len(other.channels(0.0)) == 901
+
+
+def test_a_place_that_has_become_another_channel_s_is_not_used():
+    view = memory()
+    mine, other = QueueSegment(view, no_limit), QueueSegment(view, no_limit)
+    push(mine, "jobs", b"x", expires_at=1.0)
+    for _ in range(4):
+        other.drop_expired(400.0)
+    numbers = {"expires_at": 500.0, "now": 400.0}
+    push(other, "later", b"later's", **numbers)
+    assert mine.take("jobs", 400.0) is None
+    push(mine, "jobs", b"jobs'", **numbers)
+    push(mine, "jobs", b"jobs'", **numbers)
+    assert drained(other, "later", 400.0) == [b"later's"]
+    assert drained(mine, "jobs", 400.0) == [b"jobs'", b"jobs'"]
+
+
+def test_a_full_segment_forgets_first_what_was_not_used_for_longest(monkeypatch):
+    monkeypatch.setattr(_letters, "_RECLAIMED", 1)
+    queues = segment(7)
+    for now, channel in ((50.0, "b"), (10.0, "a"), (90.0, "c")):
+        push(queues, channel, b"x", now=now, expires_at=now + 60)
+        assert drained(queues, channel, now) == [b"x"]
+    for size in (1, NODE_ROOM + 1):
+        push(queues, "c", b"x" * size, now=100.0, expires_at=160.0)
+    assert set(queues.channels(101.0)) == {"a", "b", "c"}
+    for _ in range(2):
+        push(queues, "c", b"x", now=101.0, expires_at=160.0)
+    assert set(queues.channels(101.0)) == {"b", "c"}
 
 
 def test_the_sweeper_drops_and_forgets_a_part_in_each_call():
@@ -453,6 +500,7 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def attach_again(self):
+        self.expire()
         self.released -= Counter(self.queues.released)
         self.queues = QueueSegment(self.view, no_limit)
 
