@@ -62,19 +62,18 @@ class LocalClient:
     def deliver(self, channel: str, payload: bytes, lifetime: float) -> bool:
         """See `Client.deliver`."""
         now = self._clock()
+        has_taken = True
         with self._lock:
             if self.owns(channel):
                 try:
                     waiter = self._exchange.offer(channel, payload, now)
                 except ChannelFull:
-                    return False
+                    waiter, has_taken = None, False
             else:
                 waiter = self._exchange.hand(channel, payload, lifetime, now)
-                if waiter is None:
-                    return False
-        if waiter is not None:
-            self._wake((waiter,))
-        return True
+                has_taken = waiter is not None
+        self._wake(() if waiter is None else (waiter,))
+        return has_taken
 
     def fan_out(self, group: str, payload: bytes) -> None:
         """See `Client.fan_out`."""
@@ -82,17 +81,19 @@ class LocalClient:
             waiters = self._exchange.fan_out(group, payload, self._clock())
         self._wake(waiters)
 
-    def take_in(self, arrivals: Iterable[Arrival]) -> None:
+    def take_in(self, arrivals: Iterable[Arrival]) -> bool:
         """See `Client.take_in`."""
         woken: list[Waiter] = []
         exchange = self._exchange
         with self._lock:
             now = self._clock()
+            is_tight = False
             for kind, name, payload, lifetime in arrivals:
                 if kind == "message":
-                    waiter = exchange.accept(name, payload, lifetime, now)
+                    waiter, mailbox = exchange.accept(name, payload, lifetime, now)
                     if waiter is not None:
                         woken.append(waiter)
+                    is_tight = is_tight or mailbox.is_tight
                 elif kind == "group":
                     woken += exchange.fan_out(name, payload, now, lifetime)
                 elif kind == "added":
@@ -100,6 +101,7 @@ class LocalClient:
                 else:
                     exchange.group_discard(payload.decode(), name, now)
         self._wake(woken)
+        return is_tight
 
     def gap(self) -> None:
         """See `Client.gap`."""
@@ -135,9 +137,13 @@ class LocalClient:
     def statistics(self, channel: str | None = None) -> Statistics:
         """See `Client.statistics`."""
         with self._lock:
+            mailboxes = self._exchange.mailboxes
             if channel is None:
-                return self._exchange.mailboxes.statistics(self._clock())
-            return self._exchange.mailboxes.channel_statistics(channel, self._clock())
+                statistics = mailboxes.statistics(self._clock())
+            else:
+                statistics = mailboxes.channel_statistics(channel, self._clock())
+        self._wake(())
+        return statistics
 
     def account_of(self, channel: str) -> str:
         """See `Client.account_of`."""
@@ -149,11 +155,16 @@ class LocalClient:
         """See `Client.enter`."""
         ledger = self.ledger
         with self._lock:
-            lines = list(ledger.unentered)
+            lines = [line for line in ledger.changed if not line.place] + list(ledger.unentered)
+            for line in ledger.changed:
+                if line.place:
+                    ledger.counts[line.place] = line.queued
+            ledger.changed.clear()
             ledger.unentered.clear()
             if everything:
                 lines += list(ledger.entered)
                 ledger.entered.clear()
+            lines = list(dict.fromkeys(lines))
             places = settle([(line.name, line.queued) for line in lines])
             for line, place in zip(lines, places, strict=True):
                 line.place = place if line.queued else 0

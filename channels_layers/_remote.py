@@ -13,7 +13,7 @@ from ._core.names import client_of
 from ._core.statistics import Statistics
 from ._home import Home
 from ._turns import Turns
-from .errors import BackendTimeout, ForeignChannel, LayerClosed
+from .errors import BackendTimeout, BackendUnavailable, ForeignChannel, LayerClosed
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -57,6 +57,11 @@ class Remote:
         self._timeout = inside.options.timeout
         self._before_open = before_open
         self._home = Home(self._open, is_fixed=backend.has_home)
+        # Bound to the backend's own while it is open and keeps accounts, as they are called often.
+        self.send_now: Callable[[str, bytes], bool] = _not_now
+        self.catch_up: Callable[[], None] = _do_nothing
+        self.see_flush: Callable[[], None] = _do_nothing
+        self.listen: Callable[[], None] = _do_nothing
         self._taken = 0
         self._is_left = False
 
@@ -76,7 +81,12 @@ class Remote:
         if self._is_left:
             raise LayerClosed
         if self.keeps_accounts and self._home.is_open:
-            return await function(*args)
+            try:
+                return await function(*args)
+            except BackendUnavailable as exc:
+                if self._is_left:
+                    raise LayerClosed from exc
+                raise
         try:
             with fail_after(self._timeout):
                 return await self._home.run(lambda: function(*args), claim=claim)
@@ -95,6 +105,8 @@ class Remote:
     def leave(self) -> None:
         """Take no more calls; `close` is to follow."""
         self._is_left = True
+        self.send_now = _not_now
+        self.catch_up = self.see_flush = self.listen = _do_nothing
 
     async def close(self) -> None:
         """Leave the backend; what was delivered and not read is back in it before."""
@@ -113,7 +125,7 @@ class Remote:
         """Queue a message on an own channel where that is exact; see `Exchange.offer_here`."""
         if not self._home.is_open:
             return False, None
-        self._backend.catch_up()
+        self.catch_up()
         if not self._backend.is_idle:
             return False, None
         with self._lock:
@@ -122,16 +134,6 @@ class Remote:
     def is_home_of(self, channel: str) -> bool:
         """Say whether `channel` lives in this client, and the backend is open for it."""
         return self._home.is_open and self.owns(channel)
-
-    def catch_up(self) -> None:
-        """Bring in what has arrived, for a backend that keeps accounts."""
-        if self.keeps_accounts and self._home.is_open:
-            self._backend.catch_up()
-
-    def listen(self) -> None:
-        """Let arrivals wake the running loop."""
-        if self.keeps_accounts and self._home.is_open:
-            self._backend.listen()
 
     def take_now(self, channel: str) -> bytes | None:
         """Take a message of a channel of no client if one is there and nobody waits for it."""
@@ -219,8 +221,22 @@ class Remote:
 
     async def _open(self) -> None:
         await self._before_open()
-        await self._backend.open(self.client)
+        backend = self._backend
+        await backend.open(self.client)
+        if backend.keeps_accounts and not self._is_left:
+            self.send_now = backend.send_now
+            self.catch_up = backend.catch_up
+            self.see_flush = backend.see_flush
+            self.listen = backend.listen
 
 
 async def _nothing() -> None:
     pass
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _not_now(channel: str, payload: bytes) -> bool:  # as `Backend.send_now`
+    return False

@@ -56,10 +56,13 @@ class Client(Protocol):
         """Say whether a channel of this client is in `group`, which its reader may have renewed."""
         ...
 
-    def take_in(self, arrivals: Iterable[Arrival]) -> None:
+    def take_in(self, arrivals: Iterable[Arrival]) -> bool:
         """Hand over much at once, in this order, for a backend that keeps accounts.
 
         Its messages are for this client's own channels, and are never refused.
+
+        Returns:
+            Whether a channel is so near its capacity that its account should be settled at once.
         """
         ...
 
@@ -110,9 +113,9 @@ class Backend(Protocol):
             connections. If so, the layer carries every call there, and calls `open` again in
             another loop when that one has ended.
         keeps_accounts: Whether others count what they send to a client's own channels; see
-            `Client.ledger`. If so, `send` is also called for own channels, `catch_up`, `listen`
-            and `take_now` are called at all, and it keeps each call within the `timeout` of the
-            layer itself.
+            `Client.ledger`. If so, `send` is also called for own channels; `send_now`,
+            `catch_up`, `see_flush`, `listen` and `take_now` are called at all; and it keeps each
+            call within the `timeout` of the layer itself.
         tells_gaps: Whether it calls `Client.gap`.
     """
 
@@ -129,8 +132,23 @@ class Backend(Protocol):
         """Whether nothing that was sent to an own channel is on its way."""
         return True
 
+    def send_now(self, channel: str, payload: bytes) -> bool:
+        """Send to a channel that is not the client's own, if that is possible without waiting.
+
+        Returns:
+            Whether it was sent; if not, `send` must do it.
+
+        Raises:
+            ChannelFull: it holds as many unread messages as it may.
+        """
+        return False
+
     def catch_up(self) -> None:
         """Bring in what has arrived for the client; never waits, any thread."""
+        return
+
+    def see_flush(self) -> None:
+        """Let the client forget everything if the prefix was flushed; never waits, any thread."""
         return
 
     def listen(self) -> None:

@@ -113,6 +113,11 @@ class ChannelLayer:
         payload = encode(message)
         exchange = self._exchange
         remote = self._remote
+        if remote is not None and remote.send_now(channel, payload):
+            self._sent += 1
+            if self._sent % _SENDS_PER_PAUSE == 0:
+                await pause()
+            return
         if remote is None or remote.turns.is_idle:
             try:
                 if exchange.try_offer(channel, payload, self._clock()):
@@ -203,9 +208,13 @@ class ChannelLayer:
         exchange = self._exchange
         session = exchange.session
         remote = self._remote
-        if remote is not None:
-            remote.catch_up()
         try:
+            if remote is not None:
+                mailbox = exchange.by_name.get(channel)
+                if mailbox is None or not mailbox.letters:
+                    remote.catch_up()
+                else:
+                    remote.see_flush()
             found = exchange.receive(channel, self._clock)
         except TypeError:  # it cannot be looked up
             check_channel(channel)

@@ -117,7 +117,7 @@ class Exchange:
                 self._refuse(mailbox, now)
         return self._put(mailbox, (now + self._expiry, payload, weight), now)
 
-    def fan_out(
+    def fan_out(  # noqa: C901  # one pass over all members, written out
         self, group: str, payload: bytes, now: float, lifetime: float | None = None
     ) -> list[Waiter]:
         """Queue one copy of `payload` for each member of `group`; return the receivers to wake.
@@ -150,9 +150,11 @@ class Exchange:
             if now >= tally.turns_at:
                 tally.turn(now)
             tally.total += 1
-            waiter = mailbox.put(letter)
+            waiter = mailbox.put_untold(letter)
             if waiter is not None:
                 woken.append(waiter)
+            elif mailbox.ledger is not None:
+                mailbox.ledger.note(mailbox)
         copies = len(members) - len(unusual)
         for mailbox in unusual:
             if self._may_have_copy(group, mailbox, now, has_memory=has_memory):
@@ -192,8 +194,12 @@ class Exchange:
                 return None
             self.served = mailbox.served = self.served + 1
             mailbox.read_at = now
-            if letter[2] is not None or mailbox.ledger is not None:
+            if letter[2] is not None:
                 self.mailboxes.lighten(letter, mailbox)
+            elif (ledger := mailbox.ledger) is not None and ledger.is_note_due(
+                len(letters), mailbox.capacity
+            ):
+                ledger.note(mailbox)
             return letter[1]
         if mailbox.granted:  # perhaps to a receiver whose loop has closed: join() looks
             return None
@@ -354,19 +360,24 @@ class Exchange:
             self._refuse(mailbox, now)
         return True, self._put(mailbox, (now + self._expiry, payload, None), now)
 
-    def accept(self, channel: str, payload: bytes, lifetime: float, now: float) -> Waiter | None:
+    def accept(
+        self, channel: str, payload: bytes, lifetime: float, now: float
+    ) -> tuple[Waiter | None, Mailbox]:
         """Queue a message on an own channel that has been counted as having room for it."""
         mailbox = self.by_name.get(channel) or self.mailboxes.open(channel, now)
         mailbox.accepted.add(1, now)
-        self.accepted.add(1, now)
+        self.accepted.total += 1
         if lifetime <= 0:
             self.mailboxes.count_expired(mailbox, 1, now)
-            return None
+            return None, mailbox
         weight = self.mailboxes.weigh(payload) if len(payload) > WEIGHED_BYTES else None
         letter = (now + lifetime, payload, weight)
         if not mailbox.is_expiring:
             self.mailboxes.watch(mailbox, letter[0])
-        return mailbox.put(letter)
+        waiter = mailbox.put_untold(letter)
+        if waiter is None and (ledger := mailbox.ledger) is not None:
+            ledger.changed[ledger.holder(mailbox)] = None
+        return waiter, mailbox
 
     def _put(self, mailbox: Mailbox, letter: Letter, now: float) -> Waiter | None:
         mailbox.accepted.add(1, now)

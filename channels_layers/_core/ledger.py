@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Ledger:
     """The places of one client's mailboxes, and those that have none yet."""
 
-    __slots__ = ("_is_shared", "counts", "entered", "owner", "unentered")
+    __slots__ = ("_is_shared", "changed", "counts", "entered", "owner", "unentered")
 
     def __init__(self, owner: str, *, is_shared: bool) -> None:
         """Begin with no places.
@@ -31,6 +31,8 @@ class Ledger:
         self.counts: MutableSequence[int] = []
         self.entered: dict[Mailbox | Family, None] = {}
         self.unentered: dict[Mailbox | Family, None] = {}
+        # Queues to which messages came that are still counted as coming, until the next entry.
+        self.changed: dict[Mailbox | Family, None] = {}
         self._is_shared = is_shared
 
     def holder(self, mailbox: Mailbox) -> Mailbox | Family:
@@ -54,6 +56,13 @@ class Ledger:
         if not count:
             holder.place = 0
             self.entered.pop(holder, None)
+
+    def is_note_due(self, count: int, capacity: int) -> bool:
+        """Say whether it must be told that `count` messages are left, one less than before.
+
+        Far from a capacity, every sixteenth will do: what is told late only looks fuller.
+        """
+        return not count & 15 or 2 * count >= capacity
 
     def coming(self, mailbox: Mailbox) -> int:
         """Return how many messages for `mailbox` are known to be on their way."""

@@ -23,6 +23,7 @@ from .statistics import Dropped, Tally
 
 NEVER: Final = float("-inf")
 _MARGIN: Final = 16  # messages below its capacity from which on a channel is filled with care
+_ROOMY: Final = 64  # a capacity from which on a few messages more or less may be told later
 _SLACK: Final = 64  # entries that may be out of date before anybody cleans up
 
 
@@ -168,6 +169,11 @@ class Mailbox(Line):
         """How many messages are unread."""
         return len(self.letters) + len(self.granted)
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether it is near its capacity, so that others must know exactly how near."""
+        return self.capacity < _ROOMY or 4 * len(self.letters) >= self.capacity
+
     def oldest(self) -> Letter | None:
         """Return the message that has waited longest."""
         granted = list(self.granted.values())
@@ -180,6 +186,13 @@ class Mailbox(Line):
 
     def put(self, letter: Letter) -> Waiter | None:
         """Queue `letter`, which there is room for; return the receiver to wake."""
+        waiter = self.put_untold(letter)
+        if self.ledger is not None:
+            self.ledger.note(self)
+        return waiter
+
+    def put_untold(self, letter: Letter) -> Waiter | None:
+        """Like `put`, but leave it to the caller to tell the ledger."""
         if self.waiting and not self.letters and self.family is None:
             try:
                 for waiter in self.waiting:  # first() and _call(), written out for speed
@@ -193,8 +206,6 @@ class Mailbox(Line):
         if self.family is not None:
             self.family.pending += 1
             self.family.note(self, letter)
-        if self.ledger is not None:
-            self.ledger.note(self)
         # SYNC get-in-line: pairs with the look at `letters` in Exchange.receive(). Whoever got
         # in line before the letter was in the queue is seen here, after that it sees the letter.
         return self.grant() if self.waiting or self.family is not None else None

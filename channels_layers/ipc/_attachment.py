@@ -14,7 +14,6 @@ import logging
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, MutableSequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -29,7 +28,9 @@ from ._keeper import keeper
 from ._layout import (
     ANSWER,
     AWAKE,
+    EPOCH,
     GROUP_MESSAGE,
+    HEAD,
     IN_A_FILE,
     LOOK,
     MEMBER_ADDED,
@@ -37,6 +38,7 @@ from ._layout import (
     MESSAGE,
     QUESTION,
     SEEN,
+    TAIL,
 )
 from ._place import Peer, Place, Queue, held
 from ._queue_layout import CorruptSegment
@@ -49,6 +51,7 @@ T = TypeVar("T")
 _logger = logging.getLogger("channels_layers")
 
 _NEVER: Final = float("inf")
+_MISSES: Final = 200  # turns of a loop, some milliseconds, before the keeper waits in its place
 _ARRIVALS: Final = {
     GROUP_MESSAGE: "group",
     MEMBER_ADDED: "added",
@@ -90,8 +93,12 @@ class Attachment:
         self._answer = answer
         self._epoch = place.epoch
         self._draining = threading.Lock()
-        self._came: Counter[int] = Counter()  # taken, and not settled yet
-        self._gaps = 0
+        self._longs = self.own.inbox.longs
+        self._board = place.board_words
+        self._is_busy = False  # somebody is bringing in at this moment
+        self._is_tight = False  # a channel is near its capacity, so the accounts must be exact
+        self._missed = 0  # how often in a row the lock was not to be had
+        self._came: dict[str, int] = {}  # by account: taken, and not settled yet
         self._lines: dict[int, Line] = {}  # by the id of a lock
         self._board_line = Line(place.board_lock, seconds)
         self._wanted: dict[str, int] = {}
@@ -122,13 +129,17 @@ class Attachment:
 
     def catch_up(self) -> None:
         """Bring in what came; never waits for another process."""
-        if self._is_closed:
-            return
-        if self.own.inbox.has_unread or self.place.epoch != self._epoch or self._draining.locked():
+        longs = self._longs
+        if longs[TAIL] != longs[HEAD] or self._is_busy or self._board[EPOCH] != self._epoch:
+            self.drain()
+
+    def see_flush(self) -> None:
+        """Let go of everything if the prefix was flushed."""
+        if self._board[EPOCH] != self._epoch:
             self.drain()
 
     def drain(self, *, may_sleep: bool = False) -> bool:
-        """Bring in what came; False when there was nothing, or no getting at it.
+        """Bring in what came; True when it should be called again soon.
 
         Args:
             may_sleep: Whether the doorbell must be rung for what comes next.
@@ -137,44 +148,80 @@ class Attachment:
             if self._is_closed:
                 return False
             if not self.own.lock.try_acquire():
-                keeper.hurry()  # it can wait for the lock, which a loop must not
-                return False
-            inbox = self.own.inbox
+                return may_sleep and self._miss()
+            self._missed = 0
+            self._is_busy = True
             try:
-                pieces = inbox.take()
-                if may_sleep and not pieces:
-                    # SYNC awake: pairs with the look at AWAKE in Peer.wake(). Under the lock, so
-                    # that what is pushed next rings.
-                    inbox.words[AWAKE] = 0
-            except SegmentDamaged as exc:
-                pieces = []
-                self._rebuild(exc)
+                try:
+                    pieces = self._empty_ring(may_sleep=may_sleep)
+                finally:
+                    self.own.lock.release()
+                self._see_epoch()
+                if pieces:
+                    self._take_in(pieces)
+                if self._is_tight or may_sleep:
+                    self._settle()
             finally:
-                self.own.lock.release()
-            self._see_epoch()
-            if pieces:
-                self._take_in(pieces)
-            self._settle()
+                self._is_busy = False
             return bool(pieces)
+
+    def _empty_ring(self, *, may_sleep: bool) -> list[bytes]:
+        """Empty the ring, under its lock."""
+        inbox = self.own.inbox
+        try:
+            if self._came or self.client.ledger.changed:
+                self._settle_here()
+            pieces = inbox.take()
+        except SegmentDamaged as exc:
+            self._rebuild(exc)
+            return []
+        if may_sleep and not pieces:
+            # SYNC awake: pairs with the look at AWAKE in Peer.wake(). Under the lock, so that
+            # what is pushed next rings.
+            inbox.words[AWAKE] = 0
+        return pieces
+
+    def _miss(self) -> bool:
+        """Try again with the next turn of the loop, or let the keeper wait for the lock."""
+        self._missed += 1
+        if self._missed < _MISSES:
+            return True
+        self._missed = 0
+        keeper.hurry()
+        return False
+
+    def rescue(self) -> None:
+        """Wait for the lock of the inbox, bring in what came, and ring; for the keeper."""
+        with contextlib.suppress(SegmentHeld):
+            with held(self.own.lock, self.seconds):
+                pass
+            self.drain()
+            _doorbell.ring(self.own.bell)  # a loop that gave up listens again
 
     def _take_in(self, pieces: list[bytes]) -> None:
         records = [record for piece in pieces for record in self._records(piece)]
         now = time.monotonic()
         arrivals: list[Arrival] = []
         looks: dict[str, None] = {}
+        came, account_of = self._came, self.client.account_of
         for record in records:
-            if record.kind & ~IN_A_FILE == MESSAGE:
-                self._came[digest_of(self.client.account_of(record.name))] += 1
-            if record.epoch != self._epoch & 0xFFFF and self._see_epoch():
+            kind, name, payload, expires_at, epoch = record
+            if kind == MESSAGE:
+                account = account_of(name)
+                came[account] = came.get(account, 0) + 1
+                if epoch == self._epoch & 0xFFFF:
+                    arrivals.append(("message", name, payload, expires_at - now))
+                    continue
+            if epoch != self._epoch & 0xFFFF and self._see_epoch():
                 arrivals.clear()
-            if record.epoch != self._epoch & 0xFFFF:
+            if epoch != self._epoch & 0xFFFF:
                 self._drop(record)
-            elif record.kind == LOOK:
-                looks[record.name] = None
+            elif kind == LOOK:
+                looks[name] = None
             elif not self._is_talk(record):
                 arrivals += self._arrival(record, now)
         if arrivals:
-            self.client.take_in(arrivals)
+            self._is_tight = self.client.take_in(arrivals) or self._is_tight
         for channel in looks:
             self._look(channel)
 
@@ -187,35 +234,43 @@ class Attachment:
 
     def _is_talk(self, record: Record) -> bool:
         """Deal with questions and answers about statistics; say whether it was one."""
-        if record.kind == QUESTION:
-            self._answer(record.name, record.payload.decode("ascii", "replace"))
-        elif record.kind == ANSWER:
-            self.answers[record.name] = record.payload
-        return record.kind in (QUESTION, ANSWER)
+        kind, name, payload, _, _ = record
+        if kind == QUESTION:
+            self._answer(name, payload.decode("ascii", "replace"))
+        elif kind == ANSWER:
+            self.answers[name] = payload
+        return kind in (QUESTION, ANSWER)
 
     def _arrival(self, record: Record, now: float) -> list[Arrival]:
         """Return what a record means to the layer; nothing if that cannot be told."""
-        payload: bytes | None = record.payload
-        kind = _ARRIVALS.get(record.kind & ~IN_A_FILE)
-        if kind is None:
-            self._report(SegmentDamaged(f"a record of kind {record.kind}"))
+        kind, name, payload, expires_at, _ = record
+        arrival = _ARRIVALS.get(kind & ~IN_A_FILE)
+        if arrival is None:
+            self._report(SegmentDamaged(f"a record of kind {kind}"))
             return []
-        if record.kind & IN_A_FILE:
-            payload = self.place.load_large(record.payload)
-            if payload is None:
+        if kind & IN_A_FILE:
+            if arrival == "message":
+                account = self.client.account_of(name)
+                self._came[account] = self._came.get(account, 0) + 1
+            loaded = self.place.load_large(payload)
+            if loaded is None:
                 self._report(SegmentDamaged("a large message without its file"))
                 return []
-        assert payload is not None, "it was loaded"  # noqa: S101
-        return [(kind, record.name, payload, record.expires_at - now)]
+            payload = loaded
+        return [(arrival, name, payload, expires_at - now)]
 
     def _drop(self, record: Record) -> None:
         """Let go of what was sent before a flush."""
-        if record.kind & IN_A_FILE:
-            self.place.drop_large(record.payload)
+        kind, name, payload, _, _ = record
+        if kind & IN_A_FILE:
+            self.place.drop_large(payload)
+            if kind & ~IN_A_FILE == MESSAGE:
+                account = self.client.account_of(name)
+                self._came[account] = self._came.get(account, 0) + 1
 
     def _see_epoch(self) -> bool:
         """Let go of everything if the prefix was flushed; say whether it was."""
-        epoch = self.place.epoch
+        epoch = self._board[EPOCH]
         is_new = epoch != self._epoch
         if is_new:
             self._epoch = epoch
@@ -226,28 +281,31 @@ class Attachment:
     def _settle(self) -> None:
         """Enter in the accounts what has come in, and what waits now."""
         ledger = self.client.ledger
-        if not self._came and not ledger.unentered:
+        if not (self._came or ledger.unentered or ledger.changed):
             return
         if not self.own.lock.try_acquire():
-            keeper.hurry()
-            return
+            return  # with the next one; until then some channels look fuller than they are
         try:
-            came, self._came = self._came, Counter()
-            inbox = self.own.inbox
-            is_renewed = inbox.is_table_full
-            if is_renewed:
-                self._renew_table()
-
-            def enter(queued: list[tuple[str, int]]) -> list[int]:
-                digests = [(digest_of(name), count) for name, count in queued]
-                places = inbox.settle(came, digests)
-                return [places.get(digest, 0) for digest, _ in digests]
-
-            self.client.enter(enter, everything=is_renewed)
+            self._settle_here()
         except SegmentDamaged as exc:
             self._rebuild(exc)
         finally:
             self.own.lock.release()
+
+    def _settle_here(self) -> None:
+        """The same, under the lock of the inbox."""
+        came, self._came, self._is_tight = self._came, {}, False
+        inbox = self.own.inbox
+        is_renewed = inbox.is_table_full
+        if is_renewed:
+            self._renew_table()
+
+        def enter(queued: list[tuple[str, int]]) -> list[int]:
+            digests = [(digest_of(name), count) for name, count in queued]
+            places = inbox.settle(came, digests)
+            return [places.get(digest, 0) for digest, _ in digests]
+
+        self.client.enter(enter, everything=is_renewed)
 
     def _renew_table(self) -> None:
         """Make room in the table of accounts, in a larger one if need be."""
@@ -377,9 +435,8 @@ class Attachment:
             return
         self.catch_up()
         with contextlib.suppress(SegmentHeld):
-            with held(self.own.lock, self.seconds):
-                pass  # whoever held it while this client tried has let go
-            self.catch_up()
+            if self.own.inbox.has_unread:
+                self.rescue()
             self._settle_in_time()
             numbers = self.client.statistics()
             _numbers.publish(self.own.segment.view, numbers, time.monotonic())

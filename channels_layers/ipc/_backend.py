@@ -19,9 +19,8 @@ from ..options import LayerOptions
 from ..statistics import Statistics, add_up
 from . import _numbers
 from ._attachment import Attachment
-from ._directory import Attached, Busy
+from ._directory import Busy
 from ._errors import SegmentDamaged, SharedMemoryFull
-from ._inbox import digest_of
 from ._jobs import Job, completed, executor
 from ._layout import (
     ANSWER,
@@ -29,21 +28,20 @@ from ._layout import (
     IN_A_FILE,
     MEMBER_ADDED,
     MEMBER_DISCARDED,
-    MESSAGE,
     QUESTION,
 )
-from ._place import Peer, Place, Queue, Sizes, held, places
+from ._place import Peer, Place, Sizes, held, places
 from ._queue_layout import CorruptSegment
+from ._routes import InboxRoute, QueueRoute, Route
 
 T = TypeVar("T")
 
-_LONGEST_IN_A_QUEUE: Final = 16_384  # bytes; 36 blocks
-_SENDS_PER_PAUSE: Final = 64  # sends without waiting before other tasks get a turn
 _FLUSHED_S: Final = 1.0  # how long to wait for clients to hear of a flush; they hear it anyway
 _ANSWERED_S: Final = 1.0  # how long to wait for another client's numbers
 _POLL_S: Final = 0.002
 _NEVER: Final = float("inf")
-_NOBODY: Final = "nobody"  # whose large messages are those in queues
+_MENDABLE: Final = (SegmentDamaged, CorruptSegment, OSError)
+_MOST_ROUTES: Final = 16_384  # remembered; then they are looked for again
 
 
 class IPCBackend(Backend):
@@ -62,7 +60,7 @@ class IPCBackend(Backend):
         self._capacity = options.rules().capacities.of
         self._opening = threading.Lock()
         self._attached: Attachment | None = None
-        self._sent = 0
+        self._routes: dict[str, Route] = {}
         _fork.in_child(self, IPCBackend._begin_in_child)
 
     # Coming and going
@@ -102,6 +100,7 @@ class IPCBackend(Backend):
         with self._opening:
             if self._attached is not attached:
                 return
+            self._routes.clear()
             attached.close()
             self._attached = None
             places.release(self._prefix, attached.place)
@@ -109,6 +108,7 @@ class IPCBackend(Backend):
     def _begin_in_child(self) -> None:
         self._opening = threading.Lock()
         self._attached = None
+        self._routes = {}
 
     @property
     def _open(self) -> Attachment:
@@ -118,102 +118,74 @@ class IPCBackend(Backend):
 
     # Messages
 
+    def send_now(self, channel: str, payload: bytes) -> bool:
+        """See `Backend.send_now`."""
+        route = self._routes.get(channel)
+        if route is None or len(payload) > route.longest or route.is_stale:
+            return False
+        try:
+            slot = route.push_now(payload, time.monotonic() + self._options.expiry)
+        except _MENDABLE:
+            return False  # send() mends, or tells
+        if slot is None:
+            return False
+        if slot >= 0:
+            route.attached.wake(slot, channel)
+        return True
+
     async def send(self, channel: str, payload: bytes, capacity: int) -> None:
         """See `Backend.send`."""
         attached = self._open
-        client = client_of(channel)
-        peer = self._peer(attached.place, client) if client else None
-        if peer is not None:
-            await self._send_to(attached, peer, channel, payload, capacity)
-        else:
-            await self._enqueue(attached, channel, payload, capacity)
-        self._sent += 1
-        if not self._sent % _SENDS_PER_PAUSE:
-            await pause()
-
-    async def _send_to(
-        self, attached: Attachment, peer: Peer, channel: str, payload: bytes, capacity: int
-    ) -> None:
-        """Put a message into the inbox of the client that it is for."""
-        flag, payload = await self._stored(
-            attached.place, peer.row.id, payload, peer.inbox.longest_payload
-        )
-        kind = MESSAGE | flag
-        name = channel.encode()
-        digest = digest_of(attached.client.account_of(channel))
+        route = self._route(attached, channel, capacity)
+        flag, payload = await self._stored(attached.place, route.owner, payload, route.longest)
         expires_at = time.monotonic() + self._options.expiry
-        place, inbox = attached.place, peer.inbox
-
-        def push() -> bool:
-            try:
-                taken = inbox.offer(kind, name, payload, expires_at, place.epoch, digest, capacity)
-            except SegmentDamaged:
-                inbox.reset()
-                taken = inbox.offer(kind, name, payload, expires_at, place.epoch, digest, capacity)
-            if taken:
-                peer.wake()
-            return taken
-
-        if not await attached.line_of(peer).run(push):
-            if flag:
-                place.drop_large(payload)
-            await pause()
-            raise ChannelFull(channel, capacity)
-        if peer is attached.own:
-            attached.catch_up()
-
-    async def _enqueue(
-        self, attached: Attachment, channel: str, payload: bytes, capacity: int
-    ) -> None:
-        """Put a message into the queue of a channel that no client owns."""
-        queue = attached.place.queue_of(channel)
-        flag, payload = await self._stored(attached.place, _NOBODY, payload, _LONGEST_IN_A_QUEUE)
-        expires_at = time.monotonic() + self._options.expiry
-
-        def push() -> int:
-            return self._pushed(
-                attached,
-                queue,
-                lambda: queue.structure.push(
-                    channel,
-                    payload,
-                    expires_at=expires_at,
-                    now=time.monotonic(),
-                    capacity=capacity,
-                    kind=flag,
-                ),
+        try:
+            slot = await route.line.run(
+                partial(_pushed, route, partial(route.push, payload, expires_at, flag))
             )
-
-        try:
-            slot = await attached.line_of(queue).run(push)
-        except ChannelFull:
-            if flag:
-                attached.place.drop_large(payload)
-            await pause()
+        except BackendUnavailable:
+            self._drop(attached.place, flag, payload)
             raise
-        attached.wake(slot, channel)
+        except ChannelFull:
+            self._drop(attached.place, flag, payload)
+            await pause()  # whoever tries again at once must let the readers run
+            raise
+        if slot is not None:
+            attached.wake(slot, channel)
+        attached.catch_up()  # it may be an own channel
 
-    def _pushed(self, attached: Attachment, queue: Queue, push: Callable[[], T]) -> T:
-        """Push, once more if the queues had to be made anew; under their lock."""
-        try:
-            try:
-                return push()
-            except CorruptSegment as exc:
-                attached.rebuild_queue(queue, exc)
-                return push()
-        except OSError as exc:
-            raise SharedMemoryFull(queue.segment.path.name, "shared memory is full") from exc
+    def _route(self, attached: Attachment, channel: str, capacity: int) -> Route:
+        route = self._routes.get(channel)
+        if route is not None and not route.is_stale:
+            return route
+        client = client_of(channel)
+        place = attached.place
+        peer = self._peer(place, client) if client and self._is_alive(place, client) else None
+        if peer is not None:
+            route = InboxRoute(attached, peer, channel, capacity)
+        else:
+            route = QueueRoute(attached, place.queue_of(channel), channel, capacity)
+        if peer is not attached.own:  # which goes the short way where it can
+            if len(self._routes) >= _MOST_ROUTES:
+                self._routes.clear()
+            self._routes[channel] = route
+        return route
 
     @property
     def is_idle(self) -> bool:
         """See `Backend.is_idle`."""
         attached = self._attached
-        return attached is None or attached.line_of(attached.own).is_idle
+        return attached is None or not attached.line_of(attached.own).is_served
 
     def catch_up(self) -> None:
         """See `Backend.catch_up`."""
         if self._attached is not None:
             self._attached.catch_up()
+
+    def see_flush(self) -> None:
+        """See `Backend.see_flush`."""
+        if self._attached is not None:
+            self._attached.see_flush()
 
     def listen(self) -> None:
         """See `Backend.listen`."""
@@ -237,8 +209,7 @@ class IPCBackend(Backend):
 
     async def is_alive(self, client_id: str) -> bool:
         """See `Backend.is_alive`."""
-        place = self._open.place
-        return client_id in self._clients(place) and place.is_alive(client_id)
+        return self._is_alive(self._open.place, client_id)
 
     # Groups
 
@@ -278,9 +249,7 @@ class IPCBackend(Backend):
         client = client_of(channel)
         if not client or client == attached.row.id:
             return client or ""
-        place = attached.place
-        is_alive = client in self._clients(place) and place.is_alive(client)
-        return client if is_alive else ""
+        return client if self._is_alive(attached.place, client) else ""
 
     def _tell(
         self, attached: Attachment, kind: int, owner: str, group: str, channel: str
@@ -327,7 +296,7 @@ class IPCBackend(Backend):
                 stored = await self._stored(place, owner, payload, peer.inbox.longest_payload)
                 copies.append(partial(self._copy, attached, peer, group, stored, expires_at))
         for channel in others:
-            stored = await self._stored(place, _NOBODY, payload, _LONGEST_IN_A_QUEUE)
+            stored = await self._stored(place, QueueRoute.owner, payload, QueueRoute.longest)
             copies.append(partial(self._enqueue_copy, attached, channel, stored, expires_at))
         # From here on it is done, whoever is cancelled.
         attached.catch_up()
@@ -357,8 +326,7 @@ class IPCBackend(Backend):
                 is_taken = False
             if not is_taken:
                 inbox.miss()
-                if flag:
-                    place.drop_large(payload)
+                self._drop(place, flag, payload)
             peer.wake()
 
         return attached.line_of(peer).post(push)
@@ -369,27 +337,16 @@ class IPCBackend(Backend):
         """Put one copy into the queue of a member that no client owns."""
         flag, payload = stored
         queue = attached.place.queue_of(channel)
-        capacity = self._capacity(channel)
+        route = QueueRoute(attached, queue, channel, self._capacity(channel))
 
         def push() -> None:
-            slot = self._pushed(
-                attached,
-                queue,
-                lambda: queue.structure.push_copy(
-                    channel,
-                    payload,
-                    expires_at=expires_at,
-                    now=time.monotonic(),
-                    capacity=capacity,
-                    kind=flag,
-                ),
-            )
+            slot = _pushed(route, partial(route.copy, payload, expires_at, flag))
             if slot is not None:
                 attached.wake(slot, channel)
-            elif flag:
-                attached.place.drop_large(payload)
+            else:
+                self._drop(attached.place, flag, payload)
 
-        return attached.line_of(queue).post(push)
+        return route.line.post(push)
 
     async def group_channels(self, group: str) -> list[str]:
         """See `Backend.group_channels`."""
@@ -510,14 +467,37 @@ class IPCBackend(Backend):
         except Busy:
             return await executor.run(partial(attached.place.written, self._options.timeout, ask))
 
-    def _clients(self, place: Place) -> dict[str, Attached]:
+    def _is_alive(self, place: Place, client_id: str) -> bool:
         try:
-            return place.directory.clients()
+            clients = place.directory.clients()
         except Busy:
-            return place.directory.known_clients
+            clients = place.directory.known_clients
+        return client_id in clients and place.is_alive(client_id)
+
+    def _drop(self, place: Place, flag: int, payload: bytes) -> None:
+        """Remove the file of a large message that was not taken."""
+        if flag:
+            place.drop_large(payload)
 
     def _peer(self, place: Place, client_id: str) -> Peer | None:
         try:
             return place.peer(client_id)
         except (Busy, SegmentDamaged) as exc:
             raise BackendUnavailable(f"inbox-{client_id}") from exc
+
+
+def _pushed(route: Route, push: Callable[[], int | None]) -> int | None:
+    """Push, once more if what is there had to be made anew; under its lock.
+
+    Raises:
+        ChannelFull: there is no room.
+        SharedMemoryFull: there is no more shared memory.
+    """
+    try:
+        try:
+            return push()
+        except (SegmentDamaged, CorruptSegment) as exc:
+            route.mend(exc)
+            return push()
+    except OSError as exc:
+        raise SharedMemoryFull("queues", f"shared memory is full ({exc.strerror})") from exc

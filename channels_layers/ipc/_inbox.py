@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from . import _layout
 from ._errors import SegmentDamaged
@@ -39,14 +39,8 @@ _RECORD_BYTES: Final = RECORD.size
 _PROBES: Final = 128  # places looked at for one channel; half of them are free, so it is a few
 
 
-class Record(NamedTuple):
-    """What came in."""
-
-    kind: int
-    name: str
-    payload: bytes
-    expires_at: float  # seconds on the machine's clock
-    epoch: int
+# What came in: kind, name, payload, expires_at in seconds on the machine's clock, epoch.
+Record: TypeAlias = tuple[int, str, bytes, float, int]
 
 
 @lru_cache(maxsize=16_384)
@@ -82,6 +76,11 @@ class Inbox:
         """Whether something came in; needs no lock."""
         longs = self.longs
         return longs[TAIL] != longs[HEAD]
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether the ring looks as if a record of about that size fits; needs no lock."""
+        longs = self.longs
+        return longs[TAIL] - longs[HEAD] + size_bytes <= self.ring_bytes
 
     # Writers
 
@@ -187,11 +186,11 @@ class Inbox:
         longs[HEAD] = tail
         return pieces
 
-    def settle(self, came: Mapping[int, int], queued: Iterable[tuple[int, int]]) -> dict[int, int]:
+    def settle(self, came: Mapping[str, int], queued: Iterable[tuple[int, int]]) -> dict[int, int]:
         """Enter what came in and what waits now.
 
         Args:
-            came: For digests of channels, how many of their messages were taken.
+            came: For names of accounts, how many of their messages were taken.
             queued: For channels with messages in their mailbox, digest and number.
 
         Returns:
@@ -199,7 +198,8 @@ class Inbox:
             One that is missing found no place.
         """
         words = self.words
-        for digest, count in came.items():
+        for name, count in came.items():
+            digest = digest_of(name)
             at = self._place(digest)
             if at >= 0 and self.longs[at] == digest:
                 words[2 * at + 2] = max(0, words[2 * at + 2] - count)
@@ -223,11 +223,6 @@ class Inbox:
         self._clear_table(SMALLEST_TABLE)
         self.longs[HEAD] = self.longs[TAIL] = 0
         self.words[RESETS] = (self.words[RESETS] + 1) & 0xFFFFFFFF
-
-    def release(self) -> None:
-        """Let go of the segment."""
-        self.longs.release()
-        self.words.release()
 
     # The table
 
@@ -308,20 +303,25 @@ def records_in(piece: bytes) -> list[Record]:
     Raises:
         SegmentDamaged: it holds something else; those before it are lost as well.
     """
-    found, at, end = [], 0, len(piece)
+    found: list[Record] = []
+    names: dict[bytes, str] = {}
+    at, end, unpack = 0, len(piece), RECORD.unpack_from
     while end - at >= _RECORD_BYTES:
-        length, kind, name_length, epoch, expires_at = RECORD.unpack_from(piece, at)
+        length, kind, name_length, epoch, expires_at = unpack(piece, at)
         if kind == PADDING:
             break
-        name_at = at + _RECORD_BYTES
-        payload_at = name_at + name_length
-        if payload_at + length > end:
+        at += _RECORD_BYTES
+        payload_at = at + name_length
+        ends = payload_at + length
+        if ends > end:
             raise SegmentDamaged("a record reaches beyond its ring")
-        try:
-            name = piece[name_at:payload_at].decode("ascii")
-        except UnicodeDecodeError as exc:
-            raise SegmentDamaged("a name in a ring") from exc
-        payload = piece[payload_at : payload_at + length]
-        found.append(Record(kind, name, payload, expires_at, epoch))
-        at = (payload_at + length + 7) & -8
+        raw = piece[at:payload_at]
+        name = names.get(raw)
+        if name is None:
+            try:
+                name = names[raw] = raw.decode("ascii")
+            except UnicodeDecodeError as exc:
+                raise SegmentDamaged("a name in a ring") from exc
+        found.append((kind, name, piece[payload_at:ends], expires_at, epoch))
+        at = (ends + 7) & -8
     return found

@@ -62,12 +62,7 @@ class Line:
         self._seconds = seconds
         self._jobs: deque[Job[Any]] = deque()
         self._threads = threading.Lock()
-        self._is_served = False
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits."""
-        return not self._is_served
+        self.is_served = False  # something waits
 
     def try_now(self, work: Callable[[], T]) -> tuple[T] | None:
         """Do `work` under the lock and return its result, if nothing has to wait."""
@@ -108,8 +103,8 @@ class Line:
     def _append(self, job: Job[T]) -> Job[T]:
         with self._threads:
             self._jobs.append(job)
-            if not self._is_served:
-                self._is_served = True
+            if not self.is_served:
+                self.is_served = True
                 executor.submit(self._serve)
         return job
 
@@ -118,7 +113,7 @@ class Line:
         while True:
             with self._threads:
                 if not self._jobs:
-                    self._is_served = False
+                    self.is_served = False
                     return
             try:
                 self.lock.acquire(self._seconds)

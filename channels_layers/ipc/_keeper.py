@@ -26,8 +26,8 @@ class Kept(Protocol):
         """Do what is due; may block."""
         ...
 
-    def catch_up(self) -> None:
-        """Bring in what came."""
+    def rescue(self) -> None:
+        """Do what could not be done without waiting; may block."""
         ...
 
 
@@ -84,7 +84,7 @@ class Keeper:
                 kept = list(self._kept)
             for one in kept:
                 try:
-                    one.catch_up() if is_hurried else one.beat()
+                    one.rescue() if is_hurried else one.beat()
                 except Exception:  # whatever it is, the other clients must be looked after
                     _logger.exception("a beat of the IPC layer failed")
 

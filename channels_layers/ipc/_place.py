@@ -74,6 +74,7 @@ class Peer:
         self.segment = segment
         self.lock = segment.lock
         self.bell = bell
+        self.is_closed = False
         self.inbox = Inbox(segment.view, ring_bytes)
 
     def wake(self) -> None:
@@ -105,7 +106,7 @@ class Peer:
 
     def close(self) -> None:
         """Let go of both."""
-        self.inbox.release()
+        self.is_closed = True
         segments.detach(self.segment)
         os.close(self.bell)
 
@@ -139,6 +140,12 @@ class Place:
     def board_lock(self) -> Lock:
         """Is held by whoever changes the directory."""
         return self._board().lock
+
+    @property
+    def board_words(self) -> memoryview:
+        """The board, word by word."""
+        assert self._words is not None, "a client is attached"  # noqa: S101
+        return self._words
 
     @property
     def epoch(self) -> int:
@@ -188,6 +195,9 @@ class Place:
         Returns:
             Their ids.
         """
+        rows = self.directory.clients()
+        for client_id in [known for known in self._peers if known not in rows]:
+            self.drop_peer(client_id)  # another process has cleared up after it
         dead = self.dead()
         if not dead:
             return []
@@ -223,8 +233,6 @@ class Place:
                     self._queues[index] = None
             self.directory.close()
             if self.board is not None:
-                if self._words is not None:
-                    self._words.release()
                 segments.detach(self.board)
                 self.board = self._words = None
 
@@ -403,9 +411,7 @@ class Place:
         self._check_room(allocated)
 
         def fill(segment: Segment) -> None:
-            inbox = Inbox(segment.view, ring_bytes)
-            inbox.format(client_id, os.getpid())
-            inbox.release()
+            Inbox(segment.view, ring_bytes).format(client_id, os.getpid())
 
         size = _layout.inbox_bytes(ring_bytes)
         segment = segments.create(path, _layout.INBOX, size, allocated, fill)

@@ -49,10 +49,17 @@ class Lock:
         self._words = view.cast("I")
         self._semaphore = semaphore
         self._threads = threading.Lock()
+        self._is_closed = False
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free; never waits."""
+        """Take the lock if it is free; never waits.
+
+        Raises:
+            SegmentRefused: it is closed.
+        """
         if not self._threads.acquire(blocking=False):
+            if self._is_closed:
+                raise SegmentRefused(self._name, "is closed")
             return False
         try:
             _lockf(self._descriptor, _TRY, 1, _LOCK_BYTE)
@@ -92,9 +99,9 @@ class Lock:
             self._semaphore.post()
 
     def close(self) -> None:
-        """Let go of the memory."""
-        self._words.release()
-        self._semaphore.close()
+        """Let nobody have it any more, once whoever has it has let go."""
+        self._threads.acquire()
+        self._is_closed = True
 
     def _holder(self) -> int:
         pid = _locked_by(self._descriptor, _LOCK_BYTE)
@@ -142,12 +149,11 @@ class Segment:
         return self.is_alive_here or bool(_locked_by(self._descriptor, _LIFE_BYTE))
 
     def close(self) -> None:
-        """Let go of the file and of all its locks."""
+        """Let go of the file and of all its locks.
+
+        The memory goes with the last object that refers to it: another thread may be looking.
+        """
         self.lock.close()
-        self.view.release()
-        # A structure over the view may still be referred to; the map goes with the last of them.
-        with contextlib.suppress(BufferError):
-            self._map.close()
         os.close(self._descriptor)
 
 

@@ -59,7 +59,3 @@ class Semaphore:
                 return False
             if code != errno.EINTR:
                 raise OSError(code, os.strerror(code))
-
-    def close(self) -> None:
-        """Let go of the memory."""
-        del self._memory
