@@ -250,9 +250,10 @@ def is_lost(waiter: LoopWaiter) -> bool:
 
 def abandon(waiter: LoopWaiter) -> None:
     """Mark `waiter` as one that can never go on; takes no lock."""
-    if isinstance(waiter, asyncio.Future):
-        with suppress(RuntimeError):  # its loop is closed, which is mark enough
-            waiter.cancel()
+    # A closed loop is mark enough. To cancel there would drop what still refers to the coroutine
+    # that is just being thrown away, and throw it away within itself.
+    if isinstance(waiter, asyncio.Future) and not waiter.get_loop().is_closed():
+        waiter.cancel()
 
 
 def _wake_elsewhere(waiter: LoopWaiter) -> bool:

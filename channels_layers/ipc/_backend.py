@@ -76,6 +76,7 @@ class IPCBackend(Backend):
         attached = self._attached
         if attached is not None:
             await executor.run(partial(self._detach, attached))
+            await pause()  # for the watch of this loop to end
             if self._attached is None and not places.has_any:
                 executor.stop()
 
