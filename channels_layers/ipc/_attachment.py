@@ -22,7 +22,7 @@ from .._core.names import non_local_part
 from .._loops import Watches
 from . import _doorbell, _layout, _numbers
 from ._errors import SegmentDamaged, SegmentHeld, SharedMemoryFull
-from ._inbox import Record, digest_of, records_in
+from ._inbox import STORES_ARE_ORDERED, Record, digest_of, records_in
 from ._jobs import Line
 from ._keeper import keeper
 from ._layout import (
@@ -142,44 +142,61 @@ class Attachment:
         """Bring in what came; True when it should be called again soon.
 
         Args:
-            may_sleep: Whether the doorbell must be rung for what comes next.
+            may_sleep: Whether, if nothing came, the doorbell must be rung for what comes next.
         """
         with self._draining:
             if self._is_closed:
                 return False
-            if not self.own.lock.try_acquire():
-                return may_sleep and self._miss()
-            self._missed = 0
             self._is_busy = True
             try:
-                try:
-                    pieces = self._empty_ring(may_sleep=may_sleep)
-                finally:
-                    self.own.lock.release()
+                pieces = self._taken()
+                if pieces is None:
+                    return may_sleep and self._miss()
                 self._see_epoch()
                 if pieces:
                     self._take_in(pieces)
-                if self._is_tight or may_sleep:
-                    self._settle()
+                    if self._is_tight:
+                        self._settle()
+                    return True
+                return may_sleep and self._sleep()
             finally:
                 self._is_busy = False
-            return bool(pieces)
 
-    def _empty_ring(self, *, may_sleep: bool) -> list[bytes]:
-        """Empty the ring, under its lock."""
+    def _taken(self) -> list[bytes] | None:
+        """Empty the ring; None where its lock is needed and not to be had."""
+        inbox = self.own.inbox
+        needs_lock = not STORES_ARE_ORDERED
+        if needs_lock and not self.own.lock.try_acquire():
+            return None
+        try:
+            return inbox.take()
+        except SegmentDamaged as exc:
+            if needs_lock or self.own.lock.try_acquire():
+                needs_lock = True
+                self._rebuild(exc)
+            return []
+        finally:
+            if needs_lock:
+                self.own.lock.release()
+
+    def _sleep(self) -> bool:
+        """Let what comes next ring the doorbell; True if something has just come."""
+        if not self.own.lock.try_acquire():
+            return self._miss()
+        self._missed = 0
         inbox = self.own.inbox
         try:
-            if self._came or self.client.ledger.changed:
-                self._settle_here()
-            pieces = inbox.take()
-        except SegmentDamaged as exc:
-            self._rebuild(exc)
-            return []
-        if may_sleep and not pieces:
+            self._settle_here()
+            if inbox.has_unread:
+                return True
             # SYNC awake: pairs with the look at AWAKE in Peer.wake(). Under the lock, so that
             # what is pushed next rings.
             inbox.words[AWAKE] = 0
-        return pieces
+        except SegmentDamaged as exc:
+            self._rebuild(exc)
+        finally:
+            self.own.lock.release()
+        return False
 
     def _miss(self) -> bool:
         """Try again with the next turn of the loop, or let the keeper wait for the lock."""
@@ -280,9 +297,6 @@ class Attachment:
 
     def _settle(self) -> None:
         """Enter in the accounts what has come in, and what waits now."""
-        ledger = self.client.ledger
-        if not (self._came or ledger.unentered or ledger.changed):
-            return
         if not self.own.lock.try_acquire():
             return  # with the next one; until then some channels look fuller than they are
         try:
@@ -294,6 +308,9 @@ class Attachment:
 
     def _settle_here(self) -> None:
         """The same, under the lock of the inbox."""
+        ledger = self.client.ledger
+        if not (self._came or ledger.unentered or ledger.changed):
+            return
         came, self._came, self._is_tight = self._came, {}, False
         inbox = self.own.inbox
         is_renewed = inbox.is_table_full

@@ -2,8 +2,8 @@
 
 Laws:
 
-- The caller holds the segment's lock during every call but `store`, and tells the time by what
-  it puts in. Nothing here waits, and nothing read from the segment is trusted.
+- The caller holds the segment's lock during every call, but for `take` where stores are ordered.
+  It tells the time by what it puts in. Nothing here waits, and nothing read is trusted.
 - A writer can be killed between any two lines. Storing the tail is what makes a record visible;
   before it there is nothing, but perhaps a message counted that never came. That errs towards
   `ChannelFull`, until the owner takes stock in `settle`.
@@ -14,6 +14,7 @@ Laws:
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -34,6 +35,10 @@ from ._layout import (
     TAIL,
     TAKEN,
 )
+
+# There what one processor stores in an order, all others see in that order, so that the owner may
+# take what is before the tail without the lock. Elsewhere only the lock gives that.
+STORES_ARE_ORDERED: Final = platform.machine().lower() in ("x86_64", "amd64")
 
 _RECORD_BYTES: Final = RECORD.size
 _PROBES: Final = 128  # places looked at for one channel; half of them are free, so it is a few

@@ -36,6 +36,7 @@ _LOCK_BYTE: Final = 0  # whoever has it may change the segment
 _LIFE_BYTE: Final = 1  # its owner has it while it lives
 _TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 _UNLOCK: Final = fcntl.LOCK_UN
+_TRIES: Final = 8  # some 10 µs; whoever holds a lock does so for less, unless it lost its processor
 _POLL_S: Final = 0.02  # how long to wait for a semaphore that may never be posted
 _lockf: Final = fcntl.lockf
 
@@ -61,14 +62,16 @@ class Lock:
             if self._is_closed:
                 raise SegmentRefused(self._name, "is closed")
             return False
-        try:
-            _lockf(self._descriptor, _TRY, 1, _LOCK_BYTE)
-        except OSError as exc:
-            self._threads.release()
-            if exc.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                raise
-            return False
-        return True
+        for _ in range(_TRIES):
+            try:
+                _lockf(self._descriptor, _TRY, 1, _LOCK_BYTE)
+                return True
+            except OSError as exc:
+                if exc.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                    self._threads.release()
+                    raise
+        self._threads.release()
+        return False
 
     def acquire(self, seconds: float, check: Callable[[], None] | None = None) -> None:
         """Wait for the lock; blocks the thread.
