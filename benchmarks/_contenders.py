@@ -66,7 +66,10 @@ class Floor:
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         """Queue the message for each member."""
-        payload = ormsgpack.packb(message)
+        self.fan_out(group, ormsgpack.packb(message))
+
+    def fan_out(self, group: str, payload: bytes) -> None:
+        """Queue an encoded message for each member."""
         for channel in self._groups[group]:
             self._put(channel, payload)
 

@@ -17,17 +17,21 @@ GROUP = "room"
 Hear: TypeAlias = Callable[[int], Awaitable[None]]
 
 
+#: Returns what to await until every copy of the next so many sends was received.
+Expect: TypeAlias = Callable[[int], Awaitable[None]]
+
+
 @asynccontextmanager
-async def audience(name: str, members: int) -> AsyncIterator[Hear]:
-    """Open a layer with a group of waiting members; dismiss them in the end.
+async def seated(layer: Any, members: int) -> AsyncIterator[Expect]:
+    """Add so many members that wait in tasks of this process; dismiss them in the end.
 
     A delivery is a `receive` that returned in the member's own task.
     """
     left = 0
     all_done: Any = None
 
-    async with opened(name) as layer, bare_tasks() as start:
-        receive, group_send, new_future = layer.receive, layer.group_send, future_maker()
+    async with bare_tasks() as start:
+        receive, new_future = layer.receive, future_maker()
 
         async def member(channel: str) -> None:
             nonlocal left
@@ -38,13 +42,11 @@ async def audience(name: str, members: int) -> AsyncIterator[Hear]:
                 if not left:
                     all_done.set_result(None)
 
-        async def hear(sends: int) -> None:
+        def expect(sends: int) -> Any:
             nonlocal left, all_done
             left = sends * members
             all_done = new_future()
-            for _ in range(sends):
-                await group_send(GROUP, SMALL)
-            await all_done
+            return all_done
 
         for _ in range(members):
             channel = await layer.new_channel()
@@ -52,4 +54,19 @@ async def audience(name: str, members: int) -> AsyncIterator[Hear]:
             start(member, channel)
         for _ in range(3):
             await checkpoint()  # every member runs up to its first wait
+        yield expect
+
+
+@asynccontextmanager
+async def audience(name: str, members: int) -> AsyncIterator[Hear]:
+    """Open a layer with a group of waiting members; dismiss them in the end."""
+    async with opened(name) as layer, seated(layer, members) as expect:
+        group_send = layer.group_send
+
+        async def hear(sends: int) -> None:
+            all_done = expect(sends)
+            for _ in range(sends):
+                await group_send(GROUP, SMALL)
+            await all_done
+
         yield hear

@@ -84,6 +84,7 @@ class Case:
     contenders: Sequence[Contender]
     baselines: Sequence[str] = (PEER, FLOOR)  # what the ratios are taken to
     targets: Sequence[Target] = ()
+    notes: Sequence[str] = ()  # what a reader of the figures must know, such as who was left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ async def _take_turns(case: Case, options: Options) -> Results:
         stack.callback(gc.unfreeze)
         for number in range(-1, options.rounds):  # the first is for warming up
             for name, one_round in rounds.items():
-                with _without_collector():
+                with without_collector():
                     sample = await one_round()
                 if number >= 0:
                     raw[name].append(sample)
@@ -215,8 +216,11 @@ async def _take_turns(case: Case, options: Options) -> Results:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
-    # As timeit does: else each pays for looking through what the others keep alive.
+def without_collector() -> Iterator[None]:
+    """Collect garbage before and not during, as timeit does.
+
+    Else each contender pays for looking through what the others keep alive.
+    """
     gc.collect()
     gc.disable()
     try:

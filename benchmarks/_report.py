@@ -28,12 +28,17 @@ PACKAGES = (
     "ormsgpack",
     "msgspec",
     "msgpack",
+    "pyzmq",
+    "channels-redis",
+    "redis",
 )
 
 
 def print_results(results: Results) -> int:
     """Print the table and the targets of one case; return how many targets were missed."""
     _console().print(_table(results))
+    for note in results.case.notes:
+        print(f"  {note}")
     missed = 0
     for target in results.case.targets:
         checked = results.check(target)
@@ -117,6 +122,7 @@ def _case(results: Results) -> dict[str, Any]:
     case = results.case
     return {
         "title": case.title,
+        "notes": list(case.notes),
         "figures": [asdict(figure) for figure in case.figures],
         "medians": {
             name: {f.name: median(v) for f in case.figures if (v := results.values(name, f.name))}
@@ -159,5 +165,6 @@ def _versions() -> dict[str, str]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "from its source tree"
+            is_ours = package == "channels-layers"
+            found[package] = "from its source tree" if is_ours else "not installed"
     return found
