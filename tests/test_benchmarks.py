@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from channels_layers.ipc._place import SHARED_MEMORY, _folder_name
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -21,14 +25,41 @@ OURS = "channels-layers"
 
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, str(FOLDER / f"{name}.py"), "--quick", "--rounds", "2", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # so that whatever it started can be told
         text=True,
-        timeout=120,
-        check=False,
     )
+    try:
+        output, errors = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    if "ipc" in name:  # the others start no process and share no memory
+        assert has_ended(process.pid), "a process outlived the benchmark"
+        assert not left_in_shared_memory(process.pid)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def has_ended(session: int) -> bool:
+    """Say whether every process of a session ends by itself within some seconds."""
+    ends_at = time.monotonic() + 10
+    while time.monotonic() < ends_at:
+        try:
+            os.killpg(session, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def left_in_shared_memory(pid: int) -> list[str]:
+    """Return the prefixes that benchmarks/_ipc.py makes in a process and that are still there."""
+    prefixes = [f"benchmark {pid} {number}" for number in range(10)]
+    return [prefix for prefix in prefixes if (SHARED_MEMORY / _folder_name(prefix)).exists()]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +71,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_there_is_a_benchmark_for_each_question() -> None:
-    assert len(BENCHMARKS) == 8
+    assert len(BENCHMARKS) == 13
 
 
 @pytest.mark.parametrize("loop", LOOPS)
