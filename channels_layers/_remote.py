@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TAKEN_PER_PAUSE: Final = 64  # messages taken without waiting before other tasks get a turn
+_MOST_TAKEABLE: Final = 4096  # names of channels remembered; then they are checked again
 
 
 class Remote:
@@ -63,6 +64,7 @@ class Remote:
         self.see_flush: Callable[[], None] = _do_nothing
         self.listen: Callable[[], None] = _do_nothing
         self._taken = 0
+        self._takeable: set[str] = set()  # names that were checked
         self._is_left = False
 
     def owns(self, channel: str) -> bool:
@@ -137,16 +139,24 @@ class Remote:
 
     def take_now(self, channel: str) -> bytes | None:
         """Take a message of a channel of no client if one is there and nobody waits for it."""
-        if not self.keeps_accounts or not self._home.is_open:
-            return None
+        if channel not in self._takeable:
+            # Where the whole non-local part may have receivers, the long way is right.
+            if not self.keeps_accounts or client_of(channel) is not None:
+                return None
+            if len(self._takeable) >= _MOST_TAKEABLE:
+                self._takeable.clear()
+            self._takeable.add(channel)
         mailbox = self._exchange.by_name.get(channel)
         if mailbox is not None and (mailbox.waiting or mailbox.unread):
             return None
         self._taken += 1
-        # Where the whole non-local part has receivers, or others must run, the long way is right.
-        if client_of(channel) is not None or not self._taken % _TAKEN_PER_PAUSE:
+        if self._is_left or not self._taken % _TAKEN_PER_PAUSE or not self._home.is_open:
             return None
         return self._backend.take_now(channel)
+
+    def is_takeable(self, channel: str) -> bool:
+        """Say whether `take_now` has been asked for a channel, so that its name is in order."""
+        return channel in self._takeable
 
     async def prepare(self, lines: Iterable[Line]) -> None:
         """See to it that messages can come to receivers that wait at `lines`.

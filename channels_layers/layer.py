@@ -246,10 +246,12 @@ class ChannelLayer:
 
     def _look_closer(self, channel: str) -> bytes | Waiter | None:
         """Take a message of `channel`, or get in line, where the shortest way did not."""
+        remote = self._remote
+        if remote is not None and remote.is_takeable(channel):
+            return remote.take_now(channel)
         name = self._check_readable(channel)
         if name.endswith("!"):
             return None
-        remote = self._remote
         if remote is not None and not remote.is_home_of(name):
             return remote.take_now(name)
         with self._lock:

@@ -361,20 +361,23 @@ class Attachment:
                 return
         self._look(channel)
 
-    def take_now(self, channel: str) -> tuple[str, bytes] | None:
+    def take_now(self, channel: str) -> bytes | None:
         """Take a message of a channel if that is possible at once."""
         queue = self.place.queue_of(channel)
-        line = self.line_of(queue)
-        taken = line.try_now(partial(self._take, queue, channel))
-        return taken[0] if taken is not None else None
-
-    def _take(self, queue: Queue, channel: str) -> tuple[str, bytes] | None:
-        found = self._sound(queue, lambda: queue.structure.take(channel, time.monotonic()))
+        lock = queue.lock
+        if self.line_of(queue).is_served or not lock.try_acquire():
+            return None
+        try:
+            found = queue.structure.take(channel, time.monotonic())
+        except CorruptSegment as exc:
+            self.rebuild_queue(queue, exc)
+            return None
+        finally:
+            lock.release()
         if found is None:
             return None
-        name, payload, _, kind = found
-        loaded = self.place.load_large(payload) if kind else payload
-        return None if loaded is None else (name, loaded)
+        _, payload, _, kind = found
+        return self.place.load_large(payload) if kind else payload
 
     def _look(self, name: str) -> None:
         """Fetch what is wanted of a channel, or pass the hint on."""

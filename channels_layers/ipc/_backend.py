@@ -20,7 +20,7 @@ from ..statistics import Statistics, add_up
 from . import _numbers
 from ._attachment import Attachment
 from ._directory import Busy
-from ._errors import SegmentDamaged, SharedMemoryFull
+from ._errors import SegmentDamaged, SegmentRefused, SharedMemoryFull
 from ._jobs import Job, completed, executor
 from ._layout import (
     ANSWER,
@@ -40,7 +40,7 @@ _FLUSHED_S: Final = 1.0  # how long to wait for clients to hear of a flush; they
 _ANSWERED_S: Final = 1.0  # how long to wait for another client's numbers
 _POLL_S: Final = 0.002
 _NEVER: Final = float("inf")
-_MENDABLE: Final = (SegmentDamaged, CorruptSegment, OSError)
+_MENDABLE: Final = (SegmentDamaged, CorruptSegment, SegmentRefused, OSError)
 _MOST_ROUTES: Final = 16_384  # remembered; then they are looked for again
 
 
@@ -195,8 +195,7 @@ class IPCBackend(Backend):
 
     def take_now(self, channel: str) -> bytes | None:
         """See `Backend.take_now`."""
-        taken = self._open.take_now(channel)
-        return None if taken is None else taken[1]
+        return self._open.take_now(channel)
 
     def want(self, channel: str, readers: int) -> None:
         """See `Backend.want`."""

@@ -26,6 +26,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -278,8 +279,7 @@ class Place:
         Raises:
             SharedMemoryFull: there is no room for it.
         """
-        key = non_local_part(channel) or channel
-        index = zlib.crc32(key.encode()) % QUEUES
+        index = _queue_index(channel)
         return self._queues[index] or self._make_queue(index)
 
     def queue_at(self, index: int) -> Queue | None:
@@ -561,6 +561,12 @@ def held(lock: Lock, seconds: float) -> Iterator[None]:
 def _folder_name(prefix: str) -> str:
     digest = hashlib.sha256(prefix.encode()).hexdigest()[:16]
     return f"channels-layers-{os.geteuid()}-{digest}"
+
+
+@lru_cache(maxsize=16_384)
+def _queue_index(channel: str) -> int:
+    key = non_local_part(channel) or channel
+    return zlib.crc32(key.encode()) % QUEUES
 
 
 def _body(segment: Segment) -> memoryview:

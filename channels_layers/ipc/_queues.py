@@ -395,7 +395,10 @@ class QueueSegment:
         return self._next_waiter(entry, family)
 
     def _next_waiter(self, entry: int, family: int) -> int:
-        """Return the next client in turn that waits for the channel or its family."""
+        """Return the next client in turn that waits for the channel or its family.
+
+        It does not wait any more then: woken once, it takes what it wants and waits again.
+        """
         bits = self._entries.waiters_of(entry)
         if family:
             bits |= self._entries.waiters_of(family)
@@ -406,6 +409,9 @@ class QueueSegment:
         later = bits >> first
         slot = first + _lowest(later) if later else _lowest(bits)
         self._words[turn] = slot
+        bit = _bit(slot)
+        for waited in (entry, family) if family else (entry,):
+            self._longs[(waited << LONG_SHIFT) + WAITERS_LONG + (slot >> 6)] &= ~bit
         return slot
 
 

@@ -108,11 +108,14 @@ def test_clients_that_wait_are_woken_in_turn():
     assert push(queues, "jobs", b"x") == -1
     for slot in (3, 250, 64):
         assert queues.wait("jobs", slot)
-    assert [push(queues, "jobs", b"x") for _ in range(4)] == [3, 64, 250, 3]
-    assert queues.waiter("jobs") == 64
-    assert queues.unwait("jobs", 250) == 3
+    assert [push(queues, "jobs", b"x") for _ in range(4)] == [3, 64, 250, -1]
+    for slot in (250, 3, 64):
+        queues.wait("jobs", slot)
+    assert queues.waiter("jobs") == 3
+    assert queues.unwait("jobs", 250) == 64
+    for slot in (3, 64):
+        queues.wait("jobs", slot)
     assert queues.forget_client(3) == {64}
-    assert queues.unwait("jobs", 64) == -1
     assert push(queues, "jobs", b"x") == -1
 
 
@@ -122,8 +125,12 @@ def test_a_family_s_waiters_are_woken_for_each_of_its_channels():
     queues.wait("s.D!a", 9)
     assert queues.waiter("s.D!") == -1
     assert {push(queues, "s.D!a", b"x") for _ in range(2)} == {7, 9}
+    assert push(queues, "s.D!b", b"x") == -1
+    queues.wait("s.D!", 7)
     assert push(queues, "s.D!b", b"x") == 7
     assert push(queues, "s.E!a", b"x") == -1
+    queues.wait("s.D!", 7)
+    queues.wait("s.D!a", 9)
     assert queues.waiter("s.D!") == 7
     assert queues.unwait("s.D!", 7) == -1
     assert queues.waiter("s.D!a") == 9
@@ -151,6 +158,7 @@ def test_clearing_drops_the_messages_and_keeps_the_numbers_and_who_waits():
     for channel in CHANNELS:
         push(queues, channel, channel.encode(), kind=1)
         push(queues, channel, b"x" * 2000)
+    queues.wait("s.D!", 4)
     queues.clear()
     assert Counter(queues.released) == Counter(name.encode() for name in CHANNELS)
     assert queues.is_empty(0.0)
@@ -395,6 +403,12 @@ class Model(RuleBasedStateMachine):
         if "!" in channel:
             waiting |= self.waiting[channel[: channel.index("!") + 1]]
         assert slot in waiting if waiting else slot == -1
+        self.no_more(channel, slot)
+
+    def no_more(self, channel, slot):
+        """Who was told of a message does not wait any more."""
+        for name in {channel, channel[: channel.find("!") + 1]} & self.waiting.keys():
+            self.waiting[name].discard(slot)
 
     @rule(
         channel=st.sampled_from(CHANNELS),
@@ -470,16 +484,20 @@ class Model(RuleBasedStateMachine):
     def unwait(self, channel, slot):
         self.waiting[channel].discard(slot)
         other = self.queues.unwait(channel, slot)
-        assert other == self.queues.waiter(channel) == -1 or other >= 0
         if other >= 0:
             whole = channel[: channel.index("!") + 1] if "!" in channel else channel
             assert other in self.waiting[channel] | self.waiting[whole]
+            self.no_more(channel, other)
 
     @rule(slot=st.sampled_from([0, 63, 64, 255]))
     def forget(self, slot):
-        self.queues.forget_client(slot)
-        for slots in self.waiting.values():
+        instead = self.queues.forget_client(slot)
+        assert slot not in instead
+        for channel, slots in self.waiting.items():
             slots.discard(slot)
+            for other in instead & slots:  # somewhere it waits no more: it begins again
+                if not self.queues.wait(channel, other):
+                    slots.discard(other)
 
     @rule(seconds=st.sampled_from([0.5, 4.0, 30.0, 400.0]))
     def pass_time(self, seconds):
