@@ -85,8 +85,8 @@ class Home:
             with self._lock:
                 if self._loop is loop:
                     self._loop = self._opening = None
-        elif self._is_open:
-            await close_backend()
+        else:
+            await close_backend()  # also where it was being opened, and that was cancelled
             self._is_open = False
 
     def _choose(self, *, claim: bool) -> asyncio.AbstractEventLoop:

@@ -80,8 +80,7 @@ class Remote:
             BackendTimeout: it has not answered in time.
             LayerClosed: this client has left, or leaves at this moment.
         """
-        if self._is_left:
-            raise LayerClosed
+        self._check_here()
         if self.keeps_accounts and self._home.is_open:
             try:
                 return await function(*args)
@@ -229,11 +228,19 @@ class Remote:
         """Return the numbers of all clients together."""
         return await self.run(self._backend.statistics, channel)
 
+    def _check_here(self) -> None:
+        if self._is_left:
+            raise LayerClosed
+
     async def _open(self) -> None:
         await self._before_open()
         backend = self._backend
+        self._check_here()
         await backend.open(self.client)
-        if backend.keeps_accounts and not self._is_left:
+        if self._is_left:
+            await backend.close()
+        self._check_here()
+        if backend.keeps_accounts:
             self.send_now = backend.send_now
             self.catch_up = backend.catch_up
             self.see_flush = backend.see_flush

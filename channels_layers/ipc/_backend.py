@@ -67,7 +67,8 @@ class IPCBackend(Backend):
 
     async def open(self, client: Client) -> None:
         """See `Backend.open`."""
-        if self._attached is None:
+        attached = self._attached
+        if attached is None or attached.client is not client:
             await executor.run(partial(self._attach, client))
         self.listen()
 
@@ -82,8 +83,11 @@ class IPCBackend(Backend):
 
     def _attach(self, client: Client) -> None:
         with self._opening:
-            if self._attached is not None:
-                return
+            attached = self._attached
+            if attached is not None:
+                if attached.client is client:
+                    return
+                self._let_go(attached)  # whose opening was cancelled
             place = places.get(self._prefix, self._sizes)
             try:
                 self._attached = Attachment(
@@ -99,12 +103,14 @@ class IPCBackend(Backend):
 
     def _detach(self, attached: Attachment) -> None:
         with self._opening:
-            if self._attached is not attached:
-                return
-            self._routes.clear()
-            attached.close()
-            self._attached = None
-            places.release(self._prefix, attached.place)
+            if self._attached is attached:
+                self._let_go(attached)
+
+    def _let_go(self, attached: Attachment) -> None:
+        self._routes.clear()
+        attached.close()
+        self._attached = None
+        places.release(self._prefix, attached.place)
 
     def _begin_in_child(self) -> None:
         self._opening = threading.Lock()
