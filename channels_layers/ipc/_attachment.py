@@ -463,6 +463,7 @@ class Attachment:
             for channel in list(self._wanted):
                 self._look(channel)
             self._renew()
+            self.place.sweep_queues(time.monotonic(), self.seconds)
             for client_id in self.place.sweep(self.seconds):
                 _logger.info("client %s has died and was cleared up", client_id)
 

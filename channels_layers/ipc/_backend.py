@@ -379,6 +379,7 @@ class IPCBackend(Backend):
                     queue.structure.clear()
                 except CorruptSegment as exc:
                     attached.rebuild_queue(queue, exc)
+            place.drop_released(queue)
         attached.catch_up()
         peers = [peer for peer in place.live_peers() if peer is not attached.own]
         for peer in peers:

@@ -112,4 +112,5 @@ def inbox_bytes(ring_bytes: int) -> int:
 # The board: what all clients of a prefix look at
 
 EPOCH: Final = 256 // 4  # how often the prefix was flushed
+SWEPT: Final = 264 // 8  # when the queues were last looked through, in seconds
 BOARD_BYTES: Final = 4096

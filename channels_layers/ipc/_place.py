@@ -37,6 +37,7 @@ from . import _doorbell, _layout
 from ._directory import Attached, Busy, Directory
 from ._errors import SegmentDamaged, SegmentHeld, SegmentRefused, SharedMemoryFull
 from ._inbox import Inbox
+from ._queue_layout import CorruptSegment
 from ._queues import QueueSegment
 from ._segment import Lock, Segment, segments
 
@@ -288,6 +289,27 @@ class Place:
         if queue is None and (self.folder / f"queues-{index:02}").exists():
             return self._make_queue(index)
         return queue
+
+    def sweep_queues(self, now: float, seconds: float) -> None:
+        """Drop what has expired in the queues, once a second in all processes; blocks."""
+        longs = self._board().view.cast("Q")
+        is_due = longs[_layout.SWEPT] != int(now)
+        if is_due:
+            longs[_layout.SWEPT] = int(now)
+        for queue in filter(None, list(self._queues)) if not is_due else self.queues():
+            if is_due:
+                with held(queue.lock, seconds):
+                    try:
+                        queue.structure.drop_expired(now)
+                    except CorruptSegment:
+                        self.rebuild(queue)
+            self.drop_released(queue)
+
+    def drop_released(self, queue: Queue) -> None:
+        """Remove the files of large messages that this process has dropped unread."""
+        released = queue.structure.released
+        while released:
+            self.drop_large(released.pop())
 
     def rebuild(self, queue: Queue) -> None:
         """Make a damaged segment of queues anew, under its lock; what it held is lost."""
