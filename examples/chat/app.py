@@ -1,12 +1,12 @@
 """A chat: each room is a group, each socket has a channel that is in the groups of its rooms.
 
-python examples/chat/app.py              then open http://127.0.0.1:8000
-CHANNEL_LAYER=memory://?capacity=500     chooses the layer and its options
+python examples/chat/processes.py             serves it with two processes
+uvicorn --app-dir examples/chat app:app       serves it with one
+CHANNEL_LAYER=ipc://chat?capacity=500         chooses the layer and its options
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from contextlib import suppress
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import uvicorn
 from frames import BadFrame, Join, Leave, Say, Who, read_frame, read_name
 from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
@@ -24,6 +23,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from channels_layers import ChannelFull, from_url
 from channels_layers.integrations.asgi import ChannelLayerMiddleware
 
+LAYER = os.environ.get("CHANNEL_LAYER", "memory://")
+PROCESSES = int(os.environ.get("CHAT_PROCESSES", "1"))  # how many serve this address
 PAGE = Path(__file__).with_name("page")
 MAX_ROOMS = 20  # rooms that one socket may be in
 MAX_FRAME_BYTES = 32 * 1024  # the longest text as JSON escapes, and its wrapping
@@ -114,13 +115,18 @@ def group_of(room: str) -> str:
     return f"chat.{room}"
 
 
+def about_server() -> dict[str, Any]:
+    """Say who serves, so that a window can show which process it talks to."""
+    return {"process": os.getpid(), "processes": PROCESSES, "layer": LAYER.partition(":")[0]}
+
+
 async def chat(websocket: WebSocket) -> None:
     """Serve one socket, from its first frame to its last."""
     channel = await websocket.scope["channel_layer"].new_channel("chat")
     member = Member(websocket, channel, read_name(websocket.query_params.get("name", "")))
     await websocket.accept()
     try:
-        await member.tell(channel, "welcome")
+        await member.tell(channel, "welcome", **about_server())
         # Whichever of the two ends first ends the other.
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(member.deliver)
@@ -133,22 +139,6 @@ async def chat(websocket: WebSocket) -> None:
                 await member.leave(room)
 
 
-layer = from_url(os.environ.get("CHANNEL_LAYER", "memory://"))
+layer = from_url(LAYER)
 routes = [WebSocketRoute("/ws", chat), Mount("/", StaticFiles(directory=PAGE, html=True))]
 app = ChannelLayerMiddleware(Starlette(routes=routes), layer)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Serve the chat.")
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 is any free (default: 8000)")
-    options = parser.parse_args()
-    uvicorn.run(
-        app,
-        host=options.host,
-        port=options.port,
-        lifespan="on",
-        access_log=False,
-        ws_max_size=MAX_FRAME_BYTES,
-        timeout_graceful_shutdown=round(GOODBYE_S) + 1,
-    )

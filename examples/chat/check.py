@@ -1,7 +1,8 @@
 """Talk to the chat with many real clients; fail unless every message comes once and in order.
 
-python examples/chat/check.py                            starts a server for it
-python examples/chat/check.py --url ws://127.0.0.1:8000  uses one that runs, or several
+python examples/chat/check.py                            starts two server processes for it
+python examples/chat/check.py --memory                   starts one, whose layer is in memory
+python examples/chat/check.py --url ws://127.0.0.1:8000  uses what runs, at one address or more
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from itertools import pairwise
 from typing import Any
 
 from server import Server
-from websockets.asyncio.client import ClientConnection, connect
+from spread import Spread
+from websockets.asyncio.client import ClientConnection
 
 SILENCE_S = 5.0  # when nothing has come for so long, nothing more will
 
@@ -27,16 +29,15 @@ SILENCE_S = 5.0  # when nothing has come for so long, nothing more will
 class Person:
     """A client in one room that remembers what it hears."""
 
-    def __init__(self, room: str, socket: ClientConnection) -> None:
+    def __init__(self, room: str, socket: ClientConnection, welcome: dict[str, Any]) -> None:
         self.room = room
         self.socket = socket
-        self.who = ""
+        self.who: str = welcome["who"]
+        self.process: int = welcome["process"]
         self.heard: dict[str, list[int]] = {}  # from whom, which numbers, in order of arrival
 
     async def join(self) -> None:
         """Come into the room; when this returns, all that is said there must arrive."""
-        welcome = await self._receive()
-        self.who = welcome["who"]
         await self._send({"type": "join", "room": self.room})
         while (frame := await self._receive())["type"] != "joined" or frame["who"] != self.who:
             pass
@@ -128,24 +129,44 @@ async def _talk(people: Sequence[Person], numbers: range) -> None:
             tasks.create_task(person.hear(members, numbers[-1]))
 
 
+def tell_spread(people: Sequence[Person]) -> bool:
+    """Print which process serves how many; say whether each room is spread over all of them."""
+    served = Counter(person.process for person in people)
+    found = True
+    for room in {person.room for person in people}:
+        members = Counter(person.process for person in people if person.room == room)
+        found = found and len(members) == min(len(served), members.total())
+    each = ", ".join(f"{count} by process {process}" for process, count in sorted(served.items()))
+    print(f"clients served: {each}; every room by all of them: {'yes' if found else 'NO'}")
+    return found
+
+
 async def check(urls: Sequence[str], *, clients: int, rooms: int, messages: int) -> bool:
-    """Put the clients into rooms, each room spread over all servers; print what they heard."""
+    """Put the clients into rooms, each spread over all server processes; print what they heard."""
+    places = {(url, room): Spread(url) for url in urls for room in range(rooms)}
+    layers, processes = set(), {}
     async with AsyncExitStack() as stack:
         people = []
         for number in range(clients):
             turn, room = divmod(number, rooms)
-            url = f"{urls[turn % len(urls)]}/ws?name=Client+{number}"
-            socket = await stack.enter_async_context(connect(url, proxy=None))
-            people.append(Person(f"check-{room}", socket))
+            url = urls[turn % len(urls)]
+            socket, welcome = await places[url, room].connect(f"Client {number}")
+            await stack.enter_async_context(socket)
+            people.append(Person(f"check-{room}", socket, welcome))
+            layers.add(welcome["layer"])
+            processes[url] = welcome["processes"]
+        print(f"layer: {', '.join(layers)}; server processes: {sum(processes.values())}")
+        is_spread = tell_spread(people)
         seconds = await converse(people, messages)
     verdict = judge(people, messages)
     print(
-        f"{clients} clients in {rooms} rooms on {len(urls)} server{'s'[: len(urls) > 1]} said"
-        f" {clients * messages} messages; all was heard after {seconds:.1f} s"
+        f"{clients} clients in {rooms} rooms said {clients * messages} messages;"
+        f" all was heard after {seconds:.1f} s"
     )
     print(verdict)
-    print("passed" if verdict.is_good() else "FAILED")
-    return verdict.is_good()
+    is_good = is_spread and verdict.is_good()
+    print("passed" if is_good else "FAILED")
+    return is_good
 
 
 def main() -> int:
@@ -155,14 +176,15 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=30)
     parser.add_argument("--rooms", type=int, default=3)
     parser.add_argument("--messages", type=int, default=20, help="said by each client")
+    parser.add_argument("--memory", action="store_true", help="one process, layer in memory")
     options = vars(parser.parse_args())
-    urls = options.pop("urls")
+    urls, in_memory = options.pop("urls"), options.pop("memory")
     if urls:
         return 0 if asyncio.run(check(urls, **options)) else 1
     is_good = False
-    with Server() as server:
+    with Server(*["--memory"] * in_memory) as server:
         try:
-            is_good = asyncio.run(check([f"ws://{server.address}"], **options))
+            is_good = asyncio.run(check([server.url], **options))
         finally:
             server.stop()
             if not is_good:

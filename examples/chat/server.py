@@ -1,8 +1,9 @@
-"""The chat server as a process of its own, for whoever wants to talk to a real one."""
+"""The running chat, its processes and all, for whoever wants to talk to a real one."""
 
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-APP = Path(__file__).with_name("app.py")
+PROGRAM = Path(__file__).with_name("processes.py")
 START_S = 60.0  # a new machine compiles everything first
 STOP_S = 20.0  # longer than the server takes for its own goodbyes
 GLANCE_S = 0.02  # between two looks at what it has printed
@@ -19,12 +20,19 @@ GLANCE_S = 0.02  # between two looks at what it has printed
 class Server:
     """A running chat on this machine; it ends with the block.
 
+    Args:
+        arguments: What `processes.py` is told besides the port.
+        port: Where it listens; 0 is any free port.
+
     Attributes:
-        port: Where it listens; given as 0, any free port.
+        port: Where it listens.
         output: All that it printed; complete when it has ended.
     """
 
-    def __init__(self, *, port: int = 0) -> None:
+    listens = re.compile(r"on http://[\d.]+:(\d+)")  # what it prints when it can be talked to
+
+    def __init__(self, *arguments: str, port: int = 0) -> None:
+        self.arguments = arguments
         self.port = port
         self.output = ""
 
@@ -33,10 +41,19 @@ class Server:
         """Host and port, for a URL."""
         return f"127.0.0.1:{self.port}"
 
+    def command(self) -> list[str]:
+        """Return the program and its arguments."""
+        return [sys.executable, str(PROGRAM), "--port", str(self.port), *self.arguments]
+
+    @property
+    def url(self) -> str:
+        """Where its WebSockets are."""
+        return f"ws://{self.address}"
+
     def __enter__(self) -> Server:
         self._printed = tempfile.TemporaryFile(mode="w+", encoding="utf-8")
         self._process = subprocess.Popen(
-            [sys.executable, str(APP), "--port", str(self.port)],
+            self.command(),
             stdin=subprocess.DEVNULL,
             stdout=self._printed,
             stderr=subprocess.STDOUT,
@@ -56,9 +73,9 @@ class Server:
     ) -> None:
         self.stop()
 
-    def stop(self) -> None:
-        """End the process, politely first."""
-        self._process.terminate()
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it, politely first, and its workers with it; return its exit code."""
+        self._process.send_signal(number)
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -67,12 +84,13 @@ class Server:
         if not self._printed.closed:
             self._read()
             self._printed.close()
+        return self._process.returncode
 
     def _wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:
             self._read()
-            if found := re.search(r"running on http://\S+:(\d+)", self.output):
+            if found := self.listens.search(self.output):
                 self.port = int(found[1])
                 return
             time.sleep(GLANCE_S)

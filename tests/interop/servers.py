@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 from starlette.websockets import WebSocket
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection
 
 from channels_layers import InMemoryChannelLayer
@@ -22,18 +24,33 @@ sys.path.insert(0, str(CHAT))  # its files import each other by their bare names
 
 from app import chat  # noqa: E402
 from server import Server  # noqa: E402
+from spread import Spread  # noqa: E402
 
-__all__ = ["CHAT", "Browser", "FaultyChat", "Server", "Visitor", "visit"]
+__all__ = [
+    "CHAT",
+    "Browser",
+    "FaultyChat",
+    "Server",
+    "Spread",
+    "Visitor",
+    "lives",
+    "shared_memory_of",
+    "until",
+    "visit",
+]
 
+GLANCE_S = 0.05  # between two looks at something outside of this process
 PATIENCE_S = 20.0  # until a test gives up; nothing here takes a tenth of it
 
 
 class Visitor:
     """A client of the chat that reads frames until the one it wants has come."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, welcome: dict[str, Any]) -> None:
         self.socket = socket
-        self.who = ""
+        self.who: str = welcome["who"]
+        self.name: str = welcome["name"]
+        self.process: int = welcome["process"]
 
     async def send(self, **frame: Any) -> None:
         """Send one frame."""
@@ -52,6 +69,11 @@ class Visitor:
                 if wanted.items() <= frame.items():
                     return frame
 
+    async def members(self, room: str) -> list[str]:
+        """Ask who is in a room."""
+        await self.send(type="who", room=room)
+        return list((await self.expect("members", room=room))["members"])
+
     async def join(self, room: str) -> None:
         """Come into a room, and be told so."""
         await self.send(type="join", room=room)
@@ -59,14 +81,37 @@ class Visitor:
 
 
 @asynccontextmanager
-async def visit(server: Server, name: str, *rooms: str) -> AsyncIterator[Visitor]:
-    """Connect under a nickname and join rooms."""
-    async with connect(f"ws://{server.address}/ws?name={name}", proxy=None) as socket:
-        visitor = Visitor(socket)
-        visitor.who = (await visitor.expect("welcome"))["who"]
+async def visit(spread: Spread, name: str, *rooms: str) -> AsyncIterator[Visitor]:
+    """Connect under a nickname and join rooms; two at a time are at two processes."""
+    socket, welcome = await spread.connect(name)
+    async with socket:
+        visitor = Visitor(socket, welcome)
         for room in rooms:
             await visitor.join(room)
-        yield visitor
+        try:
+            yield visitor
+        finally:
+            spread.served[visitor.process] -= 1
+
+
+def shared_memory_of(process: int) -> set[Path]:
+    """Return the folders in /dev/shm of which a process has files mapped."""
+    mapped = Path(f"/proc/{process}/maps").read_text()
+    return {Path(found) for found in re.findall(r"/dev/shm/channels-layers-[^/\s]+", mapped)}
+
+
+def lives(process: int) -> bool:
+    """Say whether there is a process of this id."""
+    return Path(f"/proc/{process}").exists()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what other processes do in their own time."""
+    with anyio.fail_after(PATIENCE_S):
+        while True:
+            if await condition():
+                return
+            await anyio.sleep(GLANCE_S)
 
 
 class Browser:
@@ -138,7 +183,8 @@ class FaultyChat:
         """Serve one client."""
         me = {"who": str(socket.id), "name": "somebody"}
         held: list[dict[str, Any]] = []
-        await socket.send(json.dumps({"type": "welcome", **me}))
+        about = {"process": os.getpid(), "processes": 1, "layer": "none"}
+        await socket.send(json.dumps({"type": "welcome", **me, **about}))
         async for text in socket:
             frame = json.loads(text)
             if frame["type"] == "join":

@@ -1,16 +1,30 @@
-"""The chat example in a real server process, with real WebSocket clients."""
+"""The chat example in two real server processes, with real WebSocket clients."""
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import anyio
 import pytest
-from servers import CHAT, Browser, FaultyChat, Server, Visitor, visit
-from websockets.asyncio.client import connect
+from servers import (
+    CHAT,
+    Browser,
+    FaultyChat,
+    Server,
+    Spread,
+    Visitor,
+    lives,
+    shared_memory_of,
+    until,
+    visit,
+)
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
@@ -38,6 +52,12 @@ async def playground(**options):
             yield layer, tasks
 
 
+@pytest.fixture(scope="module")
+def spread(server):
+    """Two visitors at a time are at two processes."""
+    return Spread(server.url)
+
+
 async def run_check(*arguments: str) -> CompletedProcess[bytes]:
     command = [sys.executable, str(CHAT / "check.py"), *arguments]
     return await anyio.run_process(command, check=False)
@@ -46,10 +66,18 @@ async def run_check(*arguments: str) -> CompletedProcess[bytes]:
 # ---- the whole
 
 
-async def test_every_member_of_a_room_gets_each_message_once_and_in_order():
-    result = await run_check("--clients=6", "--rooms=2", "--messages=5")
+@pytest.mark.parametrize(
+    ("arguments", "layer"),
+    [
+        ([], rb"layer: ipc; server processes: 2\nclients served: 4 by .*, 4 by .*: yes"),
+        (["--memory"], rb"layer: memory; server processes: 1\nclients served: 8 by .*: yes"),
+    ],
+)
+async def test_every_member_of_a_room_gets_each_message_once_and_in_order(arguments, layer):
+    result = await run_check(*arguments, "--clients=8", "--rooms=2", "--messages=5")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert b"deliveries: 90 of 90; 0 lost, 0 doubled, 0 out of order, 0 astray" in result.stdout
+    assert re.search(layer, result.stdout)
+    assert b"deliveries: 160 of 160; 0 lost, 0 doubled, 0 out of order, 0 astray" in result.stdout
 
 
 @pytest.mark.parametrize("fault", ["lost", "doubled", "out of order", "astray"])
@@ -68,7 +96,7 @@ async def test_the_check_spreads_each_room_over_all_servers():
     async with serve(chat, "127.0.0.1", 0) as one, serve(chat, "127.0.0.1", 0) as other:
         urls = [f"--url=ws://127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in (one, other)]
         result = await run_check(*urls, "--clients=8", "--rooms=2", "--messages=2")
-    assert b"on 2 servers" in result.stdout
+    assert b"server processes: 2" in result.stdout
     assert b"deliveries: 64 of 64; 0 lost" in result.stdout
     for room in ("check-0", "check-1"):
         ports = Counter(socket.local_address[1] for socket in chat.rooms[room])
@@ -78,37 +106,37 @@ async def test_the_check_spreads_each_room_over_all_servers():
 # ---- rooms and people
 
 
-async def test_what_is_said_stays_in_its_room(server):
-    async with visit(server, "Ana", "a-room") as ana, visit(server, "Ben", "b-room") as ben:
+async def test_what_is_said_stays_in_its_room(spread):
+    async with visit(spread, "Ana", "a-room") as ana, visit(spread, "Ben", "b-room") as ben:
         await ana.say("a-room", "only here")
         await ana.expect("said", text="only here")
         await ben.say("b-room", "first that Ben hears")
         assert (await ben.expect("said"))["text"] == "first that Ben hears"
 
 
-async def test_one_socket_may_be_in_several_rooms(server):
-    async with visit(server, "Ana", "one", "two") as ana, visit(server, "Ben", "one") as ben:
+async def test_one_socket_may_be_in_several_rooms(spread):
+    async with visit(spread, "Ana", "one", "two") as ana, visit(spread, "Ben", "one") as ben:
         await ana.say("two", "in two")
         await ana.expect("said", room="two", text="in two")
         await ben.say("one", "in one")
         await ana.expect("said", room="one", text="in one", name="Ben")
 
 
-async def test_those_in_a_room_and_the_newcomer_learn_of_each_other(server):
-    async with visit(server, "Ana", "meeting") as ana, visit(server, "Ben") as ben:
+async def test_those_in_a_room_and_the_newcomer_learn_of_each_other(spread):
+    async with visit(spread, "Ana", "meeting") as ana, visit(spread, "Ben") as ben:
         await ben.send(type="join", room="meeting")
         await ana.expect("joined", room="meeting", who=ben.who, name="Ben")
         await ben.expect("present", room="meeting", who=ana.who, name="Ana")
 
 
-async def test_the_list_of_members_is_the_layers_own(server):
-    async with visit(server, "Ana", "listed") as ana, visit(server, "Ben", "listed") as ben:
+async def test_the_list_of_members_is_the_layers_own(spread):
+    async with visit(spread, "Ana", "listed") as ana, visit(spread, "Ben", "listed") as ben:
         await ana.send(type="who", room="listed")
         assert set((await ana.expect("members"))["members"]) == {ana.who, ben.who}
 
 
-async def test_leaving_a_room_is_told_and_ends_what_is_heard(server):
-    async with visit(server, "Ana", "left") as ana, visit(server, "Ben", "left", "other") as ben:
+async def test_leaving_a_room_is_told_and_ends_what_is_heard(spread):
+    async with visit(spread, "Ana", "left") as ana, visit(spread, "Ben", "left", "other") as ben:
         await ben.send(type="leave", room="left")
         await ana.expect("left", room="left", who=ben.who)
         await ana.say("left", "Ben is gone")
@@ -118,9 +146,9 @@ async def test_leaving_a_room_is_told_and_ends_what_is_heard(server):
 
 
 @pytest.mark.parametrize("abruptly", [False, True])
-async def test_who_disconnects_has_left(server, abruptly):
-    async with visit(server, "Ana", "parting") as ana:
-        async with visit(server, "Ben", "parting") as ben:
+async def test_who_disconnects_has_left(spread, abruptly):
+    async with visit(spread, "Ana", "parting") as ana:
+        async with visit(spread, "Ben", "parting") as ben:
             if abruptly:
                 ben.socket.transport.abort()
         await ana.expect("left", room="parting", who=ben.who, name="Ben")
@@ -157,48 +185,48 @@ BAD_FRAMES = [
 
 
 @pytest.mark.parametrize("frame", BAD_FRAMES, ids=lambda frame: repr(frame[:60]))
-async def test_a_malformed_frame_is_answered_and_disturbs_nobody(server, frame):
-    async with visit(server, "Ana", "lobby") as ana, visit(server, "Ben", "lobby") as ben:
+async def test_a_malformed_frame_is_answered_and_disturbs_nobody(spread, frame):
+    async with visit(spread, "Ana", "lobby") as ana, visit(spread, "Ben", "lobby") as ben:
         await ben.socket.send(frame)
         await ben.expect("error")
         await ben.say("lobby", "sorry")
         assert (await ana.expect("said"))["text"] == "sorry"
 
 
-async def test_a_frame_beyond_the_limit_ends_its_own_socket_only(server):
-    async with visit(server, "Ana", "big") as ana:
-        async with visit(server, "Ben", "big") as ben:
+async def test_a_frame_beyond_the_limit_ends_its_own_socket_only(spread):
+    async with visit(spread, "Ana", "big") as ana:
+        async with visit(spread, "Ben", "big") as ben:
             await ben.say("big", "x" * 100_000)
             with pytest.raises(ConnectionClosed):
                 await ben.expect("said")
         await ana.expect("left", who=ben.who)
 
 
-async def test_the_longest_text_fits_into_a_frame_however_it_is_written(server):
-    async with visit(server, "Ana", "long") as ana:
+async def test_the_longest_text_fits_into_a_frame_however_it_is_written(spread):
+    async with visit(spread, "Ana", "long") as ana:
         await ana.say("long", "\N{OTTER}" * 2000)
         assert (await ana.expect("said"))["text"] == "\N{OTTER}" * 2000
 
 
-async def test_half_a_surrogate_pair_reaches_the_others_as_a_question_mark(server):
-    async with visit(server, "Ana", "halves") as ana, visit(server, "Ben", "halves") as ben:
+async def test_half_a_surrogate_pair_reaches_the_others_as_a_question_mark(spread):
+    async with visit(spread, "Ana", "halves") as ana, visit(spread, "Ben", "halves") as ben:
         await ben.socket.send('{"type":"say","room":"halves","text":"a\\ud800b","ref":1}')
         assert (await ana.expect("said"))["text"] == "a?b"
 
 
-async def test_nobody_is_in_more_than_twenty_rooms(server):
-    async with visit(server, "Ana", *(f"room-{number}" for number in range(20))) as ana:
+async def test_nobody_is_in_more_than_twenty_rooms(spread):
+    async with visit(spread, "Ana", *(f"room-{number}" for number in range(20))) as ana:
         await ana.send(type="join", room="one-more")
         assert "20 rooms" in (await ana.expect("error"))["detail"]
 
 
 @pytest.mark.parametrize(
     ("asked", "given"),
-    [("", "guest"), ("%20%00%20", "guest"), ("A%0A%E2%80%AEna", "A na"), ("x" * 99, "x" * 24)],
+    [("", "guest"), (" \0 ", "guest"), ("A\n\u202ena", "A na"), ("x" * 99, "x" * 24)],
 )
-async def test_a_nickname_is_one_short_visible_line(server, asked, given):
-    async with connect(f"ws://{server.address}/ws?name={asked}", proxy=None) as socket:
-        assert (await Visitor(socket).expect("welcome"))["name"] == given
+async def test_a_nickname_is_one_short_visible_line(spread, asked, given):
+    async with visit(spread, asked) as visitor:
+        assert visitor.name == given
 
 
 # ---- what servers, networks and slow browsers get wrong
@@ -233,13 +261,107 @@ async def test_a_socket_that_the_server_has_closed_ends_quietly():
 
 async def test_a_client_that_connects_again_goes_on_after_a_restart():
     with Server() as first:
-        async with visit(first, "Ana", "lobby") as ana:
-            await anyio.to_thread.run_sync(first.stop)
+        async with visit(Spread(first.url), "Ana", "lobby") as ana:
+            assert await anyio.to_thread.run_sync(first.stop) == 0
             with pytest.raises(ConnectionClosed):
                 await ana.expect("said")
-    assert "Application shutdown complete" in first.output
     assert "Traceback" not in first.output
     with Server(port=first.port) as second:
-        async with visit(second, "Ana", "lobby") as ana:
+        async with visit(Spread(second.url), "Ana", "lobby") as ana:
             await ana.say("lobby", "here again")
             await ana.expect("said", text="here again")
+
+
+# ---- the processes
+
+
+async def test_two_visitors_are_at_two_processes_and_hear_each_other_in_order(spread):
+    async with visit(spread, "Ana", "both") as ana, visit(spread, "Ben", "both") as ben:
+        assert ana.process != ben.process
+        for number in range(5):
+            await ana.say("both", f"{number} of Ana")
+            assert (await ben.expect("said", name="Ana"))["text"] == f"{number} of Ana"
+            await ben.say("both", f"{number} of Ben")
+            assert (await ana.expect("said", name="Ben"))["text"] == f"{number} of Ben"
+
+
+async def test_who_was_at_a_killed_process_has_left_and_another_process_takes_over():
+    with Server() as server:
+        spread = Spread(server.url)
+        async with visit(spread, "Ana", "lobby") as ana, visit(spread, "Ben", "lobby") as ben:
+            os.kill(ben.process, signal.SIGKILL)
+            with pytest.raises(ConnectionClosed):
+                await ben.expect("said")
+            await until(lambda: only_member(ana, "lobby"))
+            await until(lambda: is_replaced(server, {ana.process, ben.process}))
+            async with visit(spread, "Cara", "lobby") as cara:
+                await cara.say("lobby", "hello")
+                await ana.expect("said", text="hello")
+        folders = shared_memory_of(ana.process)
+    assert folders
+    assert not any(folder.exists() for folder in folders)
+    assert f"process {ben.process} was killed" in server.output
+    assert "Traceback" not in server.output
+
+
+async def only_member(visitor: Visitor, room: str) -> bool:
+    return await visitor.members(room) == [visitor.who]
+
+
+async def is_replaced(server: Server, known: set[int]) -> bool:
+    """Connect once, and say whether it is a process that was not known."""
+    socket, welcome = await Spread(server.url).connect("Somebody")
+    await socket.close()
+    return welcome["process"] not in known
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_both_processes_and_nothing_is_left(number):
+    with Server() as server:
+        spread = Spread(server.url)
+        async with visit(spread, "Ana", "lobby") as ana, visit(spread, "Ben", "lobby") as ben:
+            folders = shared_memory_of(ana.process) | shared_memory_of(ben.process)
+            code = await anyio.to_thread.run_sync(server.stop, number)
+    assert code == 0
+    assert len(folders) == 1
+    assert not any(folder.exists() for folder in folders)
+    assert not lives(ana.process)
+    assert not lives(ben.process)
+    assert "Traceback" not in server.output
+
+
+async def test_processes_whose_parent_was_killed_end_by_themselves():
+    with Server() as server:
+        spread = Spread(server.url)
+        async with visit(spread, "Ana") as ana, visit(spread, "Ben") as ben:
+            folders = shared_memory_of(ana.process)
+            await anyio.to_thread.run_sync(server.stop, signal.SIGKILL)
+            for visitor in (ana, ben):
+                with pytest.raises(ConnectionClosed):
+                    await visitor.expect("said")
+    await until(lambda: are_gone(folders))
+
+
+async def are_gone(folders: set[Path]) -> bool:
+    return not any(folder.exists() for folder in folders)
+
+
+async def test_in_memory_there_is_one_process():
+    with Server("--memory") as server:
+        spread = Spread(server.url)
+        async with visit(spread, "Ana", "lobby") as ana, visit(spread, "Ben", "lobby") as ben:
+            assert ana.process == ben.process
+            assert shared_memory_of(ana.process) == set()
+            await ben.say("lobby", "hello")
+            await ana.expect("said", text="hello")
+
+
+async def test_a_port_that_is_taken_is_told(server):
+    with pytest.raises(RuntimeError, match=r"cannot be had: .*in use; --port takes another"):
+        Server(port=server.port).__enter__()
+
+
+async def test_a_layer_that_cannot_be_made_is_told(monkeypatch):
+    monkeypatch.setenv("CHANNEL_LAYER", "ipc://chat?capcity=5")
+    with pytest.raises(RuntimeError, match=r"unknown parameter; did you mean 'capacity'"):
+        Server().__enter__()

@@ -6,14 +6,17 @@ import { renderNewer, renderPage, renderStatus, roomLine } from "./view.js";
 
 const ROOMS = ["lobby", "coffee", "ideas"]; // those one starts with; a link or the form opens others
 const ROLL_CALL_S = 15; // between two looks at who is in the rooms
+const MOST_TRIES = 9; // to be served by another process than the window before
 const NAMES = ["Quiet Otter", "Swift Heron", "Brave Wren", "Merry Fox", "Calm Badger", "Bright Finch"];
 
 const $ = (id) => document.getElementById(id);
-const render = () => current && renderPage({ rooms, current, me, myName, connection });
+const render = () => current && renderPage({ rooms, current, me, myName, connection, server });
 const connection = new Connection();
 const rooms = new Map(); // name → room
 let me = ""; // what the server calls this connection
 let myName = "";
+let server = {}; // which process it is, of how many
+let tries = MOST_TRIES;
 let current;
 let lastRef = 0;
 
@@ -40,7 +43,15 @@ function room(name) {
 // ---- what the server says
 
 const heard = {
-  welcome({ who, name }) {
+  welcome({ who, name, process, processes }) {
+    // Two windows shall show that messages cross from one process to the other.
+    if (processes > 1 && String(process) === localStorage.getItem("chat.process") && --tries > 0) {
+      connection.open(name);
+      return;
+    }
+    tries = 0;
+    localStorage.setItem("chat.process", process);
+    server = { process, processes };
     me = who;
     myName = name;
     for (const each of rooms.values()) {
@@ -106,7 +117,7 @@ connection.addEventListener("state", () => {
 setInterval(() => {
   if (!document.hidden) for (const each of rooms.values()) if (each.isOpen) callRoll(each);
 }, ROLL_CALL_S * 1000);
-setInterval(() => renderStatus(connection, me), 500);
+setInterval(() => renderStatus(connection, me, server), 500);
 
 // ---- what the person does
 

@@ -11,7 +11,7 @@ const STATES = {
   waiting: ["The connection is lost.", "reconnecting"],
 };
 
-export function renderPage({ rooms, current, me, myName, connection }) {
+export function renderPage({ rooms, current, me, myName, connection, server }) {
   for (const each of rooms.values()) renderRoom(each, each === current);
   const count = renderPeople(current, me);
   const unread = [...rooms.values()].reduce((sum, each) => sum + each.unread, 0);
@@ -24,7 +24,7 @@ export function renderPage({ rooms, current, me, myName, connection }) {
   $("my-name").textContent = myName;
   paint($("my-avatar"), myName);
   renderNewer(current.log);
-  renderStatus(connection, me);
+  renderStatus(connection, me, server);
 }
 
 export function renderNewer({ atEnd, unseen }) {
@@ -32,7 +32,7 @@ export function renderNewer({ atEnd, unseen }) {
   $("newer").textContent = unseen ? `↓ ${unseen} new` : "↓ Newest";
 }
 
-export function renderStatus({ state, until }, me) {
+export function renderStatus({ state, until }, me, { process }) {
   const [text, word] = STATES[state];
   const seconds = Math.max(0, Math.ceil((until - Date.now()) / 1000));
   // Written only when it changes: a screen reader says it each time. The countdown is silent.
@@ -40,7 +40,7 @@ export function renderStatus({ state, until }, me) {
   $("countdown").textContent = state === "waiting" ? ` Trying again in ${seconds} s.` : "";
   $("status").hidden = !text || (state === "connecting" && !me);
   $("retry").hidden = state !== "waiting";
-  $("my-state").textContent = word;
+  $("my-state").textContent = state === "open" && process ? `${word} to process ${process}` : word;
   document.body.dataset.state = state;
 }
 
