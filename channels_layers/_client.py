@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ._core.exchange import Exchange
 from ._core.ledger import Ledger
-from ._core.mailbox import Waiter
+from ._core.mailbox import Mailbox, Waiter
 from ._core.names import client_of, non_local_part
 from ._core.statistics import Statistics
 from .backend import Arrival
@@ -87,19 +87,20 @@ class LocalClient:
         exchange = self._exchange
         with self._lock:
             now = self._clock()
-            is_tight = False
+            touched: dict[Mailbox, None] = {}
             for kind, name, payload, lifetime in arrivals:
                 if kind == "message":
                     waiter, mailbox = exchange.accept(name, payload, lifetime, now)
                     if waiter is not None:
                         woken.append(waiter)
-                    is_tight = is_tight or mailbox.is_tight
+                    touched[mailbox] = None
                 elif kind == "group":
                     woken += exchange.fan_out(name, payload, now, lifetime)
                 elif kind == "added":
                     exchange.group_add(payload.decode(), name, now)
                 else:
                     exchange.group_discard(payload.decode(), name, now)
+            is_tight = any(mailbox.is_tight for mailbox in touched)
         self._wake(woken)
         return is_tight
 
@@ -155,11 +156,10 @@ class LocalClient:
         """See `Client.enter`."""
         ledger = self.ledger
         with self._lock:
-            lines = [line for line in ledger.changed if not line.place] + list(ledger.unentered)
-            for line in ledger.changed:
-                if line.place:
-                    ledger.counts[line.place] = line.queued
+            for mailbox in ledger.changed:
+                ledger.note(mailbox)
             ledger.changed.clear()
+            lines = list(ledger.unentered)
             ledger.unentered.clear()
             if everything:
                 lines += list(ledger.entered)

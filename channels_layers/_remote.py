@@ -13,6 +13,7 @@ from ._core.names import client_of
 from ._core.statistics import Statistics
 from ._home import Home
 from ._turns import Turns
+from .backend import NOTHING_AT_ONCE, Prompt
 from .errors import BackendTimeout, BackendUnavailable, ForeignChannel, LayerClosed
 
 if TYPE_CHECKING:
@@ -58,11 +59,7 @@ class Remote:
         self._timeout = inside.options.timeout
         self._before_open = before_open
         self._home = Home(self._open, is_fixed=backend.has_home)
-        # Bound to the backend's own while it is open and keeps accounts, as they are called often.
-        self.send_now: Callable[[str, bytes], bool] = _not_now
-        self.catch_up: Callable[[], None] = _do_nothing
-        self.see_flush: Callable[[], None] = _do_nothing
-        self.listen: Callable[[], None] = _do_nothing
+        self._be_prompt(NOTHING_AT_ONCE)
         self._taken = 0
         self._takeable: set[str] = set()  # names that were checked
         self._is_left = False
@@ -106,8 +103,7 @@ class Remote:
     def leave(self) -> None:
         """Take no more calls; `close` is to follow."""
         self._is_left = True
-        self.send_now = _not_now
-        self.catch_up = self.see_flush = self.listen = _do_nothing
+        self._be_prompt(NOTHING_AT_ONCE)
 
     async def close(self) -> None:
         """Leave the backend; what was delivered and not read is back in it before."""
@@ -127,7 +123,7 @@ class Remote:
         if not self._home.is_open:
             return False, None
         self.catch_up()
-        if not self._backend.is_idle:
+        if not self._is_idle():
             return False, None
         with self._lock:
             return self._exchange.offer_here(channel, payload, self._clock())
@@ -151,7 +147,7 @@ class Remote:
         self._taken += 1
         if self._is_left or not self._taken % _TAKEN_PER_PAUSE or not self._home.is_open:
             return None
-        return self._backend.take_now(channel)
+        return self._take_now(channel)
 
     def is_takeable(self, channel: str) -> bool:
         """Say whether `take_now` has been asked for a channel, so that its name is in order."""
@@ -241,19 +237,17 @@ class Remote:
             await backend.close()
         self._check_here()
         if backend.keeps_accounts:
-            self.send_now = backend.send_now
-            self.catch_up = backend.catch_up
-            self.see_flush = backend.see_flush
-            self.listen = backend.listen
+            self._be_prompt(backend.prompt())
+
+    def _be_prompt(self, prompt: Prompt) -> None:
+        # Attributes of their own, as they are called for each message.
+        self.send_now = prompt.send_now
+        self.catch_up = prompt.catch_up
+        self.see_flush = prompt.see_flush
+        self.listen = prompt.listen
+        self._take_now = prompt.take_now
+        self._is_idle = prompt.is_idle
 
 
 async def _nothing() -> None:
     pass
-
-
-def _do_nothing() -> None:
-    pass
-
-
-def _not_now(channel: str, payload: bytes) -> bool:  # as `Backend.send_now`
-    return False

@@ -12,7 +12,7 @@ out their messages one by one to clients that want them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from ._core.ledger import Ledger
 from ._core.statistics import Statistics
@@ -99,6 +99,41 @@ class Client(Protocol):
         ...
 
 
+class Prompt(NamedTuple):
+    """What a backend that keeps accounts can do at once; any thread calls them, none waits.
+
+    Attributes:
+        send_now: Sends to a channel that is not the client's own, or returns False where `send`
+            must do it. Raises `ChannelFull`.
+        take_now: Takes a message of a channel of no client, or returns None.
+        catch_up: Brings in what has arrived for the client.
+        see_flush: Lets the client forget everything if the prefix was flushed.
+        listen: Sees to it that arrivals wake the running event loop.
+        is_idle: Says whether nothing that was sent to an own channel is on its way.
+    """
+
+    send_now: Callable[[str, bytes], bool]
+    take_now: Callable[[str], bytes | None]
+    catch_up: Callable[[], None]
+    see_flush: Callable[[], None]
+    listen: Callable[[], None]
+    is_idle: Callable[[], bool]
+
+
+def _nothing() -> None:
+    pass
+
+
+NOTHING_AT_ONCE: Final = Prompt(
+    send_now=lambda _channel, _payload: False,
+    take_now=lambda _channel: None,
+    catch_up=_nothing,
+    see_flush=_nothing,
+    listen=_nothing,
+    is_idle=lambda: True,
+)
+
+
 class Backend(Protocol):
     """Moves payloads between clients.
 
@@ -113,9 +148,8 @@ class Backend(Protocol):
             connections. If so, the layer carries every call there, and calls `open` again in
             another loop when that one has ended.
         keeps_accounts: Whether others count what they send to a client's own channels; see
-            `Client.ledger`. If so, `send` is also called for own channels; `send_now`,
-            `catch_up`, `see_flush`, `listen` and `take_now` are called at all; and it keeps each
-            call within the `timeout` of the layer itself.
+            `Client.ledger`. If so, `send` is also called for own channels, the calls of
+            `prompt` are made, and it keeps each call within the `timeout` of the layer itself.
         tells_gaps: Whether it calls `Client.gap`.
     """
 
@@ -124,40 +158,9 @@ class Backend(Protocol):
     keeps_accounts: bool = False
     tells_gaps: bool = False
 
-    # What follows has a meaning for backends whose clients write into one another's memory.
-    # Others are a subclass of this and leave it.
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing that was sent to an own channel is on its way."""
-        return True
-
-    def send_now(self, channel: str, payload: bytes) -> bool:
-        """Send to a channel that is not the client's own, if that is possible without waiting.
-
-        Returns:
-            Whether it was sent; if not, `send` must do it.
-
-        Raises:
-            ChannelFull: it holds as many unread messages as it may.
-        """
-        return False
-
-    def catch_up(self) -> None:
-        """Bring in what has arrived for the client; never waits, any thread."""
-        return
-
-    def see_flush(self) -> None:
-        """Let the client forget everything if the prefix was flushed; never waits, any thread."""
-        return
-
-    def listen(self) -> None:
-        """See to it that arrivals wake the running event loop; never waits."""
-        return
-
-    def take_now(self, channel: str) -> bytes | None:
-        """Take a message of a channel of no client if one is there; never waits, any thread."""
-        return None
+    def prompt(self) -> Prompt:
+        """Return the calls of a backend that keeps accounts, while it is open; others leave this."""
+        return NOTHING_AT_ONCE
 
     async def open(self, client: Client) -> None:
         """Connect `client`; when it has returned, what others send to it arrives. Repeatable."""

@@ -365,7 +365,10 @@ class Exchange:
     ) -> tuple[Waiter | None, Mailbox]:
         """Queue a message on an own channel that has been counted as having room for it."""
         mailbox = self.by_name.get(channel) or self.mailboxes.open(channel, now)
-        mailbox.accepted.add(1, now)
+        tally = mailbox.accepted
+        if now >= tally.turns_at:
+            tally.turn(now)
+        tally.total += 1
         self.accepted.total += 1
         if lifetime <= 0:
             self.mailboxes.count_expired(mailbox, 1, now)
@@ -375,8 +378,8 @@ class Exchange:
         if not mailbox.is_expiring:
             self.mailboxes.watch(mailbox, letter[0])
         waiter = mailbox.put_untold(letter)
-        if waiter is None and (ledger := mailbox.ledger) is not None:
-            ledger.changed[ledger.holder(mailbox)] = None
+        if waiter is None and mailbox.ledger is not None:
+            mailbox.ledger.changed[mailbox] = None
         return waiter, mailbox
 
     def _put(self, mailbox: Mailbox, letter: Letter, now: float) -> Waiter | None:

@@ -32,7 +32,7 @@ class Ledger:
         self.entered: dict[Mailbox | Family, None] = {}
         self.unentered: dict[Mailbox | Family, None] = {}
         # Queues to which messages came that are still counted as coming, until the next entry.
-        self.changed: dict[Mailbox | Family, None] = {}
+        self.changed: dict[Mailbox, None] = {}
         self._is_shared = is_shared
 
     def holder(self, mailbox: Mailbox) -> Mailbox | Family:

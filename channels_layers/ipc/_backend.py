@@ -11,7 +11,7 @@ from typing import Final, TypeVar, cast
 from .. import _fork
 from .._core.names import client_of
 from .._loops import pause
-from ..backend import Backend, Client
+from ..backend import Backend, Client, Prompt
 from ..codecs.msgpack import decode, encode
 from ..errors import BackendTimeout, BackendUnavailable, ChannelFull
 from ..guarantees import Guarantees
@@ -70,7 +70,7 @@ class IPCBackend(Backend):
         attached = self._attached
         if attached is None or attached.client is not client:
             await executor.run(partial(self._attach, client))
-        self.listen()
+        self._open.listen()
 
     async def close(self) -> None:
         """See `Backend.close`."""
@@ -126,7 +126,7 @@ class IPCBackend(Backend):
     # Messages
 
     def send_now(self, channel: str, payload: bytes) -> bool:
-        """See `Backend.send_now`."""
+        """See `Prompt.send_now`."""
         route = self._routes.get(channel)
         if route is None or len(payload) > route.longest or route.is_stale:
             return False
@@ -178,30 +178,18 @@ class IPCBackend(Backend):
             self._routes[channel] = route
         return route
 
-    @property
-    def is_idle(self) -> bool:
-        """See `Backend.is_idle`."""
-        attached = self._attached
-        return attached is None or not attached.line_of(attached.own).is_served
-
-    def catch_up(self) -> None:
-        """See `Backend.catch_up`."""
-        if self._attached is not None:
-            self._attached.catch_up()
-
-    def see_flush(self) -> None:
-        """See `Backend.see_flush`."""
-        if self._attached is not None:
-            self._attached.see_flush()
-
-    def listen(self) -> None:
-        """See `Backend.listen`."""
-        if self._attached is not None:
-            self._attached.listen()
-
-    def take_now(self, channel: str) -> bytes | None:
-        """See `Backend.take_now`."""
-        return self._open.take_now(channel)
+    def prompt(self) -> Prompt:
+        """See `Backend.prompt`."""
+        attached = self._open
+        own = attached.line_of(attached.own)
+        return Prompt(
+            send_now=self.send_now,
+            take_now=attached.take_now,
+            catch_up=attached.catch_up,
+            see_flush=attached.see_flush,
+            listen=attached.listen,
+            is_idle=lambda: not own.is_served,
+        )
 
     def want(self, channel: str, readers: int) -> None:
         """See `Backend.want`."""

@@ -69,6 +69,8 @@ class Inbox:
         self.ring_bytes = ring_bytes
         self.longs = view.cast("Q")
         self.words = view.cast("I")
+        self._known_log2 = 0
+        self._first = self._mask = 0
         self.longest_payload = ring_bytes // 4 - _RECORD_BYTES - 128
 
     def format(self, client_id: str, pid: int) -> None:
@@ -134,17 +136,16 @@ class Inbox:
         Raises:
             SegmentDamaged: the ring or the table makes no sense.
         """
-        at = self._place(digest)
         longs, words = self.longs, self.words
-        if at < 0:
-            longs[REFUSED] += 1
-            return False
-        counts = 2 * at + 2  # in words: coming, then queued
+        if words[TABLE] != self._known_log2:
+            self._measure()
+        at = self._first + 2 * (digest & self._mask)
         if longs[at] != digest:
-            if not longs[at]:
-                words[TAKEN] += 1
-            longs[at + 1] = 0
-            longs[at] = digest
+            at = self._claimed(digest)
+            if at < 0:
+                longs[REFUSED] += 1
+                return False
+        counts = 2 * at + 2  # in words: coming, then queued
         coming = words[counts]
         if coming + words[counts + 1] >= capacity:
             longs[REFUSED] += 1
@@ -159,6 +160,17 @@ class Inbox:
             longs[REFUSED] += 1
             return False
         return True
+
+    def _claimed(self, digest: int) -> int:
+        """Return the account of `digest`, if need be a new one; -1 where there is no place."""
+        at = self._place(digest)
+        longs = self.longs
+        if at >= 0 and longs[at] != digest:
+            if not longs[at]:
+                self.words[TAKEN] += 1
+            longs[at + 1] = 0
+            longs[at] = digest
+        return at
 
     def miss(self) -> None:
         """Count a group's copy that found no room."""
@@ -210,14 +222,9 @@ class Inbox:
                 words[2 * at + 2] = max(0, words[2 * at + 2] - count)
         places = {}
         for digest, count in queued:
-            at = self._place(digest)
+            at = self._claimed(digest)
             if at < 0:
                 continue
-            if self.longs[at] != digest:
-                if not self.longs[at]:
-                    words[TAKEN] += 1
-                self.longs[at + 1] = 0
-                self.longs[at] = digest
             words[2 * at + 3] = count
             places[digest] = 2 * at + 3
         return places
@@ -280,13 +287,18 @@ class Inbox:
             raise SegmentDamaged("the size of a table of accounts")
         return log2
 
+    def _measure(self) -> None:
+        """Find the table that is in use now."""
+        log2 = self._log2()
+        self._first = _layout.table_offset(self.ring_bytes, log2) // 8
+        self._mask = (1 << log2) - 1
+        self._known_log2 = log2
+
     def _place(self, digest: int) -> int:
         """Return where the account of `digest` is or may be, as an index of longs; -1: nowhere."""
-        log2 = self.words[TABLE]
-        if not SMALLEST_TABLE <= log2 <= LARGEST_TABLE:
-            raise SegmentDamaged("the size of a table of accounts")
-        longs, mask = self.longs, (1 << log2) - 1
-        first = (RING_OFFSET + self.ring_bytes) // 8 + 2 * ((1 << log2) - (1 << SMALLEST_TABLE))
+        if self.words[TABLE] != self._known_log2:
+            self._measure()
+        longs, mask, first = self.longs, self._mask, self._first
         free = -1
         index = digest & mask
         for _ in range(_PROBES):
