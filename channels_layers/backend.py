@@ -159,7 +159,7 @@ class Backend(Protocol):
     tells_gaps: bool = False
 
     def prompt(self) -> Prompt:
-        """Return the calls of a backend that keeps accounts, while it is open; others leave this."""
+        """Return what a backend that keeps accounts does at once, while it is open."""
         return NOTHING_AT_ONCE
 
     async def open(self, client: Client) -> None:
