@@ -102,8 +102,11 @@ class Crew:
         host, port = self.sockets[0].getsockname()
         several = "in two windows" if len(self.sockets) > 1 else "in a browser"
         pids = " and ".join(str(process.pid) for process in self.processes.values())
-        print(f"The chat is on http://{host}:{port}, open it {several}. Ctrl-C ends it.")
-        print(f"Layer {self.environment['CHANNEL_LAYER']}, served by process {pids}.", flush=True)
+        print(
+            f"The chat is on http://{host}:{port}, open it {several}. Ctrl-C ends it.\n"
+            f"Layer {self.environment['CHANNEL_LAYER']}, served by process {pids}.",
+            flush=True,
+        )
 
 
 def listens(listener: socket.socket) -> bool:

@@ -51,7 +51,8 @@ class Server:
         return f"ws://{self.address}"
 
     def __enter__(self) -> Server:
-        self._printed = tempfile.TemporaryFile(mode="w+", encoding="utf-8")
+        # To append: the position in the file is shared, and reading moves it.
+        self._printed = tempfile.TemporaryFile(mode="a+", encoding="utf-8")
         self._process = subprocess.Popen(
             self.command(),
             stdin=subprocess.DEVNULL,

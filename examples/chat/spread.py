@@ -52,6 +52,6 @@ class Spread:
         return socket, json.loads(await socket.recv())
 
     def _fits(self, welcome: dict[str, Any]) -> bool:
-        process: int = welcome["process"]
-        share = -(-(self.served.total() + 1) // welcome["processes"])
+        process, processes = int(welcome["process"]), int(welcome["processes"])
+        share = -(-(self.served.total() + 1) // processes)  # rounded up
         return self.served[process] < share

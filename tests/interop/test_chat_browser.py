@@ -1,8 +1,11 @@
-"""The chat's page in a real browser: two windows, two people."""
+"""The chat's page in a real browser: two windows, two people, at two server processes."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import signal
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -123,6 +126,24 @@ def test_what_one_says_arrives_in_the_window_of_the_other(people):
     assert ana.texts(".pending") == []
 
 
+def process_of(window):
+    found = re.fullmatch(r"on process (\d+)", window.one("#my-state").text)
+    return int(found[1])
+
+
+def test_two_windows_are_at_two_processes_and_each_says_at_which(people):
+    ana, ben = people
+    assert process_of(ana) != process_of(ben)
+
+
+def test_a_window_that_is_loaded_again_is_at_the_other_process(people):
+    _, ben = people
+    before = process_of(ben)  # the last that was opened
+    ben.chrome.refresh()
+    ben.until_heads("Ben", "Ana")
+    assert process_of(ben) != before
+
+
 def test_what_people_write_is_never_taken_for_html(people):
     ana, ben = people
     text = "<img src=x onerror=\"document.title='broken'\"><b>bold</b> &amp; javascript:alert(1)"
@@ -198,3 +219,18 @@ def test_the_page_says_when_the_server_is_away_and_comes_back_with_it(chrome):
         ana.one("#text").send_keys(Keys.ENTER)
         ana.until(lambda: ana.texts(".mine:not(.pending) .text") == ["kept while away"])
         ana.close()
+
+
+def test_the_page_comes_back_by_itself_when_its_process_is_killed(chrome):
+    with Server() as server:
+        ana, ben = Window(chrome, server, "Ana", "lobby"), Window(chrome, server, "Ben", "lobby")
+        ana.until_heads("Ana", "Ben")
+        before = process_of(ben)
+        os.kill(before, signal.SIGKILL)
+        ben.until(lambda: any("You are back" in text for text in ben.texts(".notice")))
+        assert process_of(ben) != before
+        ben.say("hello again")
+        ana.until(lambda: ana.texts(".said .text") == ["hello again"])
+        ana.until_heads("Ana", "Ben")
+        for window in (ana, ben):
+            window.close()

@@ -40,7 +40,7 @@ export function renderStatus({ state, until }, me, { process }) {
   $("countdown").textContent = state === "waiting" ? ` Trying again in ${seconds} s.` : "";
   $("status").hidden = !text || (state === "connecting" && !me);
   $("retry").hidden = state !== "waiting";
-  $("my-state").textContent = state === "open" && process ? `${word} to process ${process}` : word;
+  $("my-state").textContent = state === "open" && process ? `on process ${process}` : word;
   document.body.dataset.state = state;
 }
 
