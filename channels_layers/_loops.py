@@ -141,11 +141,6 @@ class Watches:
         self._loops: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self._is_closed = False
 
-    @property
-    def has_any(self) -> bool:
-        """Whether a loop that still runs watches."""
-        return any(_is_running(loop) for loop in list(self._loops))
-
     def add(self) -> bool:
         """Let the running loop watch; False when it does already."""
         loop: Any = _running_loop()

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 from .._core.names import non_local_part
 from .._loops import Watches
 from . import _doorbell, _layout, _numbers
-from ._errors import SegmentDamaged, SegmentHeld, SharedMemoryFull
+from ._directory import Busy
+from ._errors import BackendUnavailable, SegmentDamaged, SegmentHeld, SharedMemoryFull
 from ._inbox import STORES_ARE_ORDERED, Record, digest_of, records_in
 from ._jobs import Line
 from ._keeper import keeper
@@ -420,19 +421,21 @@ class Attachment:
         self.line_of(queue).post(put)
 
     def wake(self, slot: int, channel: str) -> None:
-        """Let the client with a slot look at a channel."""
-        if slot >= 0 and (peer := self.place.peer_at(slot)) is not None:
-            self.hint(peer, channel)
+        """Let the client with a slot look at a channel.
 
-    def hint(self, peer: Peer, channel: str) -> None:
-        """Tell a client that a channel has a message."""
-        epoch = self.place.epoch
+        A hint, and no more: the message is safe in its queue, and where the hint fails the client
+        finds it at its next beat.
+        """
+        if slot < 0:
+            return
+        with contextlib.suppress(Busy, SegmentDamaged, BackendUnavailable):
+            peer = self.place.peer_at(slot)
+            if peer is not None:
+                self.line_of(peer).post(partial(self._hint, peer, channel.encode()))
 
-        def push() -> None:
-            peer.inbox.push(LOOK, channel.encode(), b"", _NEVER, epoch)
-            peer.wake()  # without room in the ring its keeper finds the message
-
-        self.line_of(peer).post(push)
+    def _hint(self, peer: Peer, channel: bytes) -> None:
+        peer.inbox.push(LOOK, channel, b"", _NEVER, self.place.epoch)
+        peer.wake()
 
     def _sound(self, queue: Queue, take: Callable[[], T]) -> T | None:
         try:

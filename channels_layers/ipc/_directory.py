@@ -10,7 +10,7 @@ Laws:
   that is stopped in the middle can be named.
 - A connection must not live through a fork: the child would believe in locks that only its parent
   has. So it is closed before each fork, and opened again by the next call.
-- A call is short and never waits for another process.
+- A call is short; where another process is in the way it waits some milliseconds at most.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -32,6 +33,8 @@ SLOTS: Final = 256  # clients at once; as many as there are bits in a queue's li
 _PAGE_BYTES: Final = 4096
 _CHECKPOINT_PAGES: Final = 64  # the log grows to a quarter of a megabyte, and is used anew
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_READS: Final = 10
+_READ_AGAIN_S: Final = 0.0005
 _CACHED_GROUPS: Final = 100_000  # after that the cache begins anew
 
 _SCHEMA: Final = """
@@ -140,7 +143,7 @@ class Directory:
     def clients(self) -> dict[str, Attached]:
         """Return all clients that are entered, alive or not, by id."""
         with self._lock:
-            self._refresh(self._open())
+            _patiently(self._refresh)
             return self._clients
 
     @property
@@ -190,13 +193,13 @@ class Directory:
     def members(self, group: str) -> Members:
         """Return where a message to `group` has to go; cached until anything changes."""
         with self._lock:
-            database = self._open()
-            self._refresh(database)
+            _patiently(self._refresh)
             found = self._members.get(group)
             if found is None:
                 if len(self._members) >= _CACHED_GROUPS:
                     self._members = {}
-                found = self._members[group] = _members_of(database, group)
+                found = _patiently(lambda: _members_of(self._open(), group))
+                self._members[group] = found
             return found
 
     def channels(self, group: str, now: float) -> list[tuple[str, str]]:
@@ -210,10 +213,7 @@ class Directory:
 
     def _read(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
         with self._lock:
-            try:
-                return self._open().execute(statement, values).fetchall()
-            except sqlite3.OperationalError as exc:
-                raise _translated(exc) from exc
+            return _patiently(lambda: self._open().execute(statement, values).fetchall())
 
     def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
@@ -227,15 +227,13 @@ class Directory:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
 
-    def _refresh(self, database: sqlite3.Connection) -> None:
+    def _refresh(self) -> None:
         """Forget what is cached if anybody has changed anything."""
-        try:
-            (version,) = database.execute("PRAGMA data_version").fetchone()
-            if (version, self._own_changes) == self._known:
-                return
-            clients = [Attached(*row) for row in database.execute("SELECT * FROM client")]
-        except sqlite3.OperationalError as exc:
-            raise _translated(exc) from exc
+        database = self._open()
+        (version,) = database.execute("PRAGMA data_version").fetchone()
+        if (version, self._own_changes) == self._known:
+            return
+        clients = [Attached(*row) for row in database.execute("SELECT * FROM client")]
         self._members = {}
         self._clients = {client.id: client for client in clients}
         self._known = (version, self._own_changes)
@@ -280,14 +278,30 @@ class Directory:
 
 
 def _members_of(database: sqlite3.Connection, group: str) -> Members:
-    try:
-        owners = database.execute(_OWNERS, (group,)).fetchall()
-        others = database.execute(
-            "SELECT channel, ends_at FROM member WHERE room = ? AND owner = ''", (group,)
-        ).fetchall()
-    except sqlite3.OperationalError as exc:
-        raise _translated(exc) from exc
+    owners = database.execute(_OWNERS, (group,)).fetchall()
+    others = database.execute(
+        "SELECT channel, ends_at FROM member WHERE room = ? AND owner = ''", (group,)
+    ).fetchall()
     return Members(tuple(owner for (owner,) in owners), tuple(others))
+
+
+def _patiently(read: Callable[[], T]) -> T:
+    """Read, again where another process was in the way; that is rare, and over at once.
+
+    Raises:
+        Busy: it is not over.
+    """
+    for _ in range(_READS):
+        try:
+            return read()
+        except Busy:
+            pass
+        except sqlite3.OperationalError as exc:
+            problem = _translated(exc)
+            if not isinstance(problem, Busy):
+                raise problem from exc
+        time.sleep(_READ_AGAIN_S)
+    raise Busy
 
 
 def _translated(exc: sqlite3.OperationalError) -> Exception:

@@ -251,7 +251,10 @@ class Place:
         return found if found is not None else self._attach_peer(client_id)
 
     def peer_at(self, slot: int) -> Peer | None:
-        """Return the client with a slot."""
+        """Return the client with a slot; perhaps one that has died a moment ago."""
+        for peer in list(self._peers.values()):
+            if peer.row.slot == slot and not peer.is_closed:
+                return peer
         for row in self.directory.clients().values():
             if row.slot == slot:
                 return self.peer(row.id)
