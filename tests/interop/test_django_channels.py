@@ -1,4 +1,4 @@
-"""Django Channels itself, unchanged, on our in-memory layer; and what its own layer makes of it.
+"""Django Channels itself, unchanged, on our layers; and what its own in-memory layer makes of it.
 
 Where a test names both layers, Channels' own is shown to fail what ours does.
 """
@@ -6,6 +6,7 @@ Where a test names both layers, Channels' own is shown to fail what ours does.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 import sys
 import threading
@@ -30,7 +31,7 @@ from channels.worker import Worker
 from django.conf import settings
 from django.test import override_settings
 
-from channels_layers import ConfigurationError, LayerClosed
+from channels_layers import ConfigurationError, IPCChannelLayer, LayerClosed
 from channels_layers import InMemoryChannelLayer as Ours
 
 if not settings.configured:
@@ -306,6 +307,66 @@ async def test_neighbours_that_come_and_go_cost_a_member_nothing(layer):
             await layer.group_send("chat", {"type": "chat.message", "text": str(n)})
             assert await received(member) == str(n)
     assert await layer.group_channels("chat") == []
+
+
+# Between processes
+
+IPC = "channels_layers.IPCChannelLayer"
+
+
+@asynccontextmanager
+async def two_ipc_layers():
+    """The layer that Channels makes from its settings, and one as another process would make it."""
+    config = {"prefix": f"test-{secrets.token_hex(8)}", "capacity": 1000}
+    settings = {"default": {"BACKEND": IPC, "CONFIG": config}}
+    with override_settings(CHANNEL_LAYERS=settings):
+        async with get_channel_layer() as layer, IPCChannelLayer(**config) as other:
+            yield layer, other
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("pair", [(Chat, Chat), (SyncChat, SyncChat)])
+async def test_websockets_of_two_ipc_layers_talk_through_a_group(pair):
+    async with two_ipc_layers() as [layer, other]:
+        assert type(layer) is IPCChannelLayer
+        async with connected(pair[0]) as [one]:
+            channel_layers.set("default", other)
+            async with connected(pair[1]) as [two]:
+                assert len(await layer.group_channels("chat")) == 2
+                await one.send_to(text_data="from one")
+                assert await received(one) == await received(two) == "from one"
+                await two.send_to(text_data="from two")
+                assert await received(one) == await received(two) == "from two"
+        assert await layer.group_channels("chat") == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.filterwarnings("ignore:async_to_sync was passed a non-async")  # by Worker itself
+async def test_a_worker_on_one_ipc_layer_serves_what_another_sends():
+    async with two_ipc_layers() as [layer, other]:
+        worker = Worker(ChannelNameRouter({"jobs": Job.as_asgi()}), ["jobs"], layer)
+        running = asyncio.create_task(worker.handle())
+        reply_to = await other.new_channel()
+        for n in range(20):
+            await other.send("jobs", {"type": "job.run", "reply_to": reply_to, "n": n})
+        async with asyncio.timeout(PATIENCE):
+            found = [await other.receive(reply_to) for _ in range(20)]
+            assert found == [{"done": n} for n in range(20)]
+            await layer.close()
+            with pytest.raises(LayerClosed):
+                await running
+            for instance in worker.application_instances.values():
+                with pytest.raises(LayerClosed):
+                    await instance["future"]
+
+
+@pytest.mark.asyncio
+async def test_existing_except_clauses_catch_what_an_ipc_layer_raises():
+    async with IPCChannelLayer(f"test-{secrets.token_hex(8)}", capacity=1) as layer:
+        await layer.send("a", {})
+        with pytest.raises(ChannelFull):
+            await layer.send("a", {})
+        await layer.flush()
 
 
 # What Channels asks of its own layer
