@@ -22,13 +22,14 @@ PROCESSES = (1, 8, 64)
 KINDS = ("process-specific", "normal")
 EXPIRY = 3600  # seconds: what is alive at the start still is at the end
 CAPACITY = 100  # of a channel
+PATIENCE = 60  # seconds that a process may take to attach while all others do
 SLACK = 1.5  # the dearest size may cost so many times the cheapest
 
 
 @asynccontextmanager
 async def attached(prefix: str) -> AsyncIterator[tuple[None, Act]]:
     """Wait on a channel of each kind; tell how busy the process is within so many seconds."""
-    async with IPCChannelLayer(prefix) as layer, bare_tasks() as start:
+    async with IPCChannelLayer(prefix, timeout=PATIENCE) as layer, bare_tasks() as start:
         start(layer.receive, await layer.new_channel())
         start(layer.receive, "never.sent.to")
 
@@ -47,7 +48,7 @@ async def ready(options: Options, channels: int, others: int, repeats: int) -> A
     Beside them `channels` channels of each kind hold a message, and `others` processes wait.
     """
     prefix = fresh_prefix()
-    settings = {"expiry": EXPIRY, "capacity": CAPACITY}
+    settings = {"expiry": EXPIRY, "capacity": CAPACITY, "timeout": PATIENCE}
     async with (
         shared_layer(prefix, **settings) as writing,
         IPCChannelLayer(prefix, **settings) as reading,
