@@ -18,6 +18,7 @@ from collections.abc import Callable, MutableSequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from .. import _fork
 from .._core.names import non_local_part
 from .._loops import Watches
 from . import _doorbell, _layout, _numbers
@@ -107,6 +108,7 @@ class Attachment:
         self._is_closed = False
         self._watches = Watches(self._listening, self._on_bell)
         client.ledger.counts = cast("MutableSequence[int]", self.own.inbox.words)
+        _fork.in_child(self, Attachment._begin_in_child)
         keeper.add(self)
 
     def line_of(self, owner: Peer | Queue) -> Line:
@@ -397,7 +399,7 @@ class Attachment:
                 self._waiting.add(channel)
                 return
             name, payload, expires_at, kind = found
-            loaded = self.place.load_large(payload) if kind else payload
+            loaded = self.place.load_large(payload, keep=True) if kind else payload
             if loaded is None:
                 self._report(SegmentDamaged("a large message without its file"))
                 continue
@@ -406,6 +408,8 @@ class Attachment:
                 self._wanted.pop(channel, None)
                 slot = structure.push_front(name, [(payload, expires_at, kind)], now)
                 self.wake(slot, name)
+            elif kind:
+                self.place.drop_large(payload)
         self._waiting.discard(channel)
         self.wake(structure.unwait(channel, self.row.slot), channel)
 
@@ -495,22 +499,41 @@ class Attachment:
         _doorbell.silence(self._listening)
         return self.drain(may_sleep=True)
 
-    def close(self) -> None:
+    def close(self, seconds: float | None = None) -> None:
         """Detach; blocks.
 
+        Args:
+            seconds: How long the others may be waited for; None: as for any lock.
+
         Raises:
-            BackendUnavailable: the others hear of it only when this process ends.
+            BackendUnavailable: they could not be told in time. They see that nobody lives here.
         """
-        keeper.remove(self)
+        keeper.remove(self, seconds)
         with self._draining:
             if self._is_closed:
                 return
             self._is_closed = True
-        self._watches.close(partial(os.close, self._listening))
-        for channel in list(self._waiting):
-            queue = self.place.queue_of(channel)
-            with held(queue.lock, self.seconds):
-                slot = queue.structure.unwait(channel, self.row.slot)
-            self.wake(slot, channel)
+        seconds = self.seconds if seconds is None else seconds
+        self._watches.close(self._stop_listening)
         self.client.ledger.counts = []
-        self.place.leave(self.row.id, self.seconds)
+        try:
+            for channel in list(self._waiting):
+                queue = self.place.queue_of(channel)
+                with held(queue.lock, seconds):
+                    slot = self._sound(queue, partial(self._unwait, queue, channel))
+                self.wake(-1 if slot is None else slot, channel)
+        finally:
+            self.place.leave(self.row, seconds)
+
+    def _unwait(self, queue: Queue, channel: str) -> int:
+        return queue.structure.unwait(channel, self.row.slot)
+
+    def _stop_listening(self) -> None:
+        listening, self._listening = self._listening, -1
+        os.close(listening)
+
+    def _begin_in_child(self) -> None:
+        """Let go of the doorbell of the parent."""
+        if self._listening >= 0:
+            os.close(self._listening)
+            self._listening = -1

@@ -21,6 +21,7 @@ from . import _numbers
 from ._attachment import Attachment
 from ._directory import Busy
 from ._errors import SegmentDamaged, SegmentRefused, SharedMemoryFull
+from ._exit import at_exit
 from ._jobs import Job, completed, executor
 from ._layout import (
     ANSWER,
@@ -39,6 +40,7 @@ T = TypeVar("T")
 _FLUSHED_S: Final = 1.0  # how long to wait for clients to hear of a flush; they hear it anyway
 _ANSWERED_S: Final = 1.0  # how long to wait for another client's numbers
 _POLL_S: Final = 0.002
+_ENDED_S: Final = 0.1  # how long the end of a process may wait for another one
 _NEVER: Final = float("inf")
 _MENDABLE: Final = (SegmentDamaged, CorruptSegment, SegmentRefused, OSError)
 _MOST_ROUTES: Final = 16_384  # remembered; then they are looked for again
@@ -76,10 +78,12 @@ class IPCBackend(Backend):
         """See `Backend.close`."""
         attached = self._attached
         if attached is not None:
-            await executor.run(partial(self._detach, attached))
-            await pause()  # for the watch of this loop to end
-            if self._attached is None and not places.has_any:
-                executor.stop()
+            try:
+                await executor.run(partial(self._detach, attached))
+            finally:
+                await pause()  # for the watch of this loop to end
+                if self._attached is None and not places.has_any:
+                    executor.stop()
 
     def _attach(self, client: Client) -> None:
         with self._opening:
@@ -88,6 +92,7 @@ class IPCBackend(Backend):
                 if attached.client is client:
                     return
                 self._let_go(attached)  # whose opening was cancelled
+            at_exit(self, IPCBackend._end)
             place = places.get(self._prefix, self._sizes)
             try:
                 self._attached = Attachment(
@@ -106,11 +111,22 @@ class IPCBackend(Backend):
             if self._attached is attached:
                 self._let_go(attached)
 
-    def _let_go(self, attached: Attachment) -> None:
+    def _end(self) -> None:
+        """Leave at the end of the process, where that is possible at once."""
+        if self._opening.acquire(timeout=_ENDED_S):
+            try:
+                if self._attached is not None:
+                    self._let_go(self._attached, _ENDED_S)
+            finally:
+                self._opening.release()
+
+    def _let_go(self, attached: Attachment, seconds: float | None = None) -> None:
         self._routes.clear()
-        attached.close()
-        self._attached = None
-        places.release(self._prefix, attached.place)
+        try:
+            attached.close(seconds)
+        finally:
+            self._attached = None
+            places.release(self._prefix, attached.place)
 
     def _begin_in_child(self) -> None:
         self._opening = threading.Lock()
@@ -144,8 +160,9 @@ class IPCBackend(Backend):
         """See `Backend.send`."""
         attached = self._open
         route = self._route(attached, channel, capacity)
-        flag, payload = await self._stored(attached.place, route.owner, payload, route.longest)
         expires_at = time.monotonic() + self._options.expiry
+        place, owner, longest = attached.place, route.owner, route.longest
+        flag, payload = await self._stored(place, owner, payload, longest, expires_at)
         try:
             slot = await route.line.run(
                 partial(_pushed, route, partial(route.push, payload, expires_at, flag))
@@ -269,7 +286,12 @@ class IPCBackend(Backend):
         epoch = attached.place.epoch
 
         def push() -> None:
-            if not peer.inbox.push(kind, name.encode(), payload, _NEVER, epoch):
+            try:
+                has_room = peer.inbox.push(kind, name.encode(), payload, _NEVER, epoch)
+            except SegmentDamaged:
+                peer.inbox.reset()
+                has_room = peer.inbox.push(kind, name.encode(), payload, _NEVER, epoch)
+            if not has_room:
                 raise SharedMemoryFull(peer.segment.path.name, "the inbox is full")
             peer.wake()
 
@@ -287,10 +309,12 @@ class IPCBackend(Backend):
         for owner in members.owners:
             peer = self._peer(place, owner) if owner != own else None
             if peer is not None:
-                stored = await self._stored(place, owner, payload, peer.inbox.longest_payload)
+                longest = peer.inbox.longest_payload
+                stored = await self._stored(place, owner, payload, longest, expires_at)
                 copies.append(partial(self._copy, attached, peer, group, stored, expires_at))
         for channel in others:
-            stored = await self._stored(place, QueueRoute.owner, payload, QueueRoute.longest)
+            longest = QueueRoute.longest
+            stored = await self._stored(place, QueueRoute.owner, payload, longest, expires_at)
             copies.append(partial(self._enqueue_copy, attached, channel, stored, expires_at))
         # From here on it is done, whoever is cancelled.
         attached.catch_up()
@@ -448,12 +472,12 @@ class IPCBackend(Backend):
     # Helpers
 
     async def _stored(
-        self, place: Place, owner: str, payload: bytes, longest: int
+        self, place: Place, owner: str, payload: bytes, longest: int, expires_at: float
     ) -> tuple[int, bytes]:
         """Return the payload or, if it is longer than `longest`, the name of a file with it."""
         if len(payload) <= longest:
             return 0, payload
-        return IN_A_FILE, await executor.run(partial(place.store_large, owner, payload))
+        return IN_A_FILE, await executor.run(partial(place.store_large, owner, payload, expires_at))
 
     async def _asked(self, attached: Attachment, ask: Callable[[], T]) -> T:
         """Ask the directory, in an executor if another process is in the way."""
@@ -495,4 +519,6 @@ def _pushed(route: Route, push: Callable[[], int | None]) -> int | None:
             route.mend(exc)
             return push()
     except OSError as exc:
+        if isinstance(exc.__cause__, SharedMemoryFull):
+            raise exc.__cause__ from None
         raise SharedMemoryFull("queues", f"shared memory is full ({exc.strerror})") from exc

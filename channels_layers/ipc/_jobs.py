@@ -6,20 +6,23 @@ comes later for the same lock gets in line behind it, so the order of calls is k
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from .. import _fork
 from .._loops import LoopWaiter, new_waiter, wake
 from ._directory import Busy
-from ._errors import SegmentHeld
+from ._errors import BackendUnavailable, SegmentHeld
 from ._segment import Lock
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("channels_layers")
 
 _THREADS: Final = 8  # locks that may be waited for at once; more wait for a thread
 _JOBS_AT_ONCE: Final = 64  # done under one hold of a lock, so that others get it too
@@ -117,7 +120,7 @@ class Line:
                     return
             try:
                 self.lock.acquire(self._seconds)
-            except SegmentHeld as exc:
+            except BackendUnavailable as exc:
                 self._fail(exc)
                 continue
             try:
@@ -145,7 +148,7 @@ class Line:
                 job.error = exc
         return job
 
-    def _fail(self, exc: SegmentHeld) -> None:
+    def _fail(self, exc: BackendUnavailable) -> None:
         with self._threads:
             jobs = list(self._jobs)
             self._jobs.clear()
@@ -178,19 +181,29 @@ def _finish(jobs: list[Job[Any]]) -> None:
 
 
 class Executor:
-    """The threads in which this process waits for shared memory; none while nobody needs them."""
+    """The threads in which this process waits for shared memory; none while nobody needs them.
+
+    Unlike those of `ThreadPoolExecutor` they never keep the interpreter alive, be it that they
+    wait for a lock whose holder is stopped.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._begin()
         _fork.in_child(self, Executor.__init__)
 
     def submit(self, work: Callable[[], object]) -> None:
         """Do `work` in a thread."""
         with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(_THREADS, "channels-layers-ipc")
-            self._pool.submit(work)
+            self._works.put(work)
+            if not self._idle.acquire(blocking=False) and self._threads < _THREADS:
+                self._threads += 1
+                threading.Thread(
+                    target=_do_all,
+                    args=(self._works, self._idle),
+                    name="channels-layers-ipc",
+                    daemon=True,
+                ).start()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread and return what it returns.
@@ -215,9 +228,24 @@ class Executor:
     def stop(self) -> None:
         """Let the threads end when they have done their work."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False)
+            for _ in range(self._threads):
+                self._works.put(None)
+            self._begin()
+
+    def _begin(self) -> None:
+        self._works: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)  # threads that nothing was given to yet
+        self._threads = 0
+
+
+def _do_all(works: SimpleQueue[Callable[[], object] | None], idle: threading.Semaphore) -> None:
+    while (work := works.get()) is not None:
+        try:
+            work()
+        except Exception:  # whatever it is, the thread has other work to do
+            _logger.exception("the IPC layer failed in a thread")
+        del work
+        idle.release()
 
 
 executor: Final = Executor()

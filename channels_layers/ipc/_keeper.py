@@ -56,8 +56,8 @@ class Keeper:
                 )
                 self._thread.start()
 
-    def remove(self, kept: Kept) -> None:
-        """Look after one less; the thread ends with the last."""
+    def remove(self, kept: Kept, seconds: float | None = None) -> None:
+        """Look after one less; the thread ends with the last, waited for at most `seconds`."""
         with self._lock:
             if kept in self._kept:
                 self._kept.remove(kept)
@@ -67,7 +67,7 @@ class Keeper:
             self._thread = None
         self.hurry()
         if thread is not threading.current_thread():
-            thread.join()
+            thread.join(seconds)
 
     def hurry(self) -> None:
         """Look now, and not only with the next beat."""

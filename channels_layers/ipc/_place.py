@@ -17,6 +17,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import secrets
 import stat
@@ -35,11 +36,17 @@ from .._core.names import non_local_part
 from ..statistics import Dropped, Statistics
 from . import _doorbell, _layout
 from ._directory import Attached, Busy, Directory
-from ._errors import SegmentDamaged, SegmentHeld, SegmentRefused, SharedMemoryFull
+from ._errors import (
+    BackendUnavailable,
+    SegmentDamaged,
+    SegmentHeld,
+    SegmentRefused,
+    SharedMemoryFull,
+)
 from ._inbox import Inbox
 from ._queue_layout import CorruptSegment
 from ._queues import QueueSegment
-from ._segment import Lock, Segment, segments
+from ._segment import Lock, Segment, locked_by, segments
 
 T = TypeVar("T")
 
@@ -48,6 +55,9 @@ QUEUES: Final = 16  # segments that the channels of nobody are spread over, each
 _INBOXES: Final = 128  # how many inboxes fit into half of the message memory
 _SMALLEST_RING: Final = 65_536  # bytes
 _BUSY_S: Final = 0.001  # between two tries to get at the directory
+_LOOK_S: Final = 5.0  # between two looks for files that nobody needs
+_MAKING_S: Final = 60.0  # a file that is hidden for so long is not being made any more
+_LAST_MOMENT: Final = 10**12  # in the name of a file that never expires
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +86,7 @@ class Peer:
         self.segment = segment
         self.lock = segment.lock
         self.bell = bell
+        _fork.in_child(self, Peer._begin_in_child)
         self.is_closed = False
         self.inbox = Inbox(segment.view, ring_bytes)
 
@@ -110,7 +121,14 @@ class Peer:
         """Let go of both."""
         self.is_closed = True
         segments.detach(self.segment)
-        os.close(self.bell)
+        bell, self.bell = self.bell, -1
+        os.close(bell)
+
+    def _begin_in_child(self) -> None:
+        """Let go of the doorbell, which must not outlive its owner here."""
+        if self.bell >= 0:
+            os.close(self.bell)
+            self.bell = -1
 
 
 class Queue:
@@ -135,6 +153,7 @@ class Place:
         self._words: memoryview | None = None
         self._queues: list[Queue | None] = [None] * QUEUES
         self._peers: dict[str, Peer] = {}
+        self._looked_at = 0.0  # when for halves of files
 
     # Coming and going
 
@@ -163,33 +182,41 @@ class Place:
         Raises:
             BackendUnavailable: shared memory is full, held or refused.
         """
-        with self.guarded(seconds):
+        with self.guarded(seconds), contextlib.ExitStack() as undo:
+            undo.callback(self._give_up, client_id, seconds)
             self._open_board()
+            # Its place and its memory may be needed.
+            with contextlib.suppress(SegmentHeld):
+                self._clear_dead(seconds)
             row = self.written(seconds, lambda: self.directory.add_client(client_id))
-            inbox = self.folder / f"inbox-{client_id}"
-            bell = self.folder / f"bell-{client_id}"
-            try:
-                segment = self._make_inbox(inbox, client_id)
-                listening = _doorbell.make(bell)
-                peer = Peer(row, segment, self.sizes.ring_bytes, _doorbell.attach(bell))
-            except BaseException:
-                self._forget(client_id, seconds)
-                raise
+            segment = self._make_inbox(self.folder / f"inbox-{client_id}", client_id)
+            undo.callback(segments.detach, segment)
+            path = self.folder / f"bell-{client_id}"
+            listening = self._make_bell(path)
+            undo.callback(os.close, listening)
+            peer = Peer(row, segment, self.sizes.ring_bytes, _doorbell.attach(path))
+            undo.pop_all()
             with self.lock:
                 self._peers[client_id] = peer
             return row, peer, listening
 
-    def leave(self, client_id: str, seconds: float) -> None:
-        """Take a client of this process out, and the whole folder if it was the last; blocks."""
-        with self.guarded(seconds):
-            row = self.directory.clients().get(client_id)
-            if row is not None:
+    def leave(self, row: Attached, seconds: float) -> None:
+        """Take a client of this process out, and the whole folder if it was the last; blocks.
+
+        Raises:
+            BackendUnavailable: it could not be done in time. Nothing here shows any more that the
+                client lives, so that the others clear up after it.
+        """
+        ends_at = time.monotonic() + seconds
+        try:
+            with self.guarded(seconds):
                 for queue in list(filter(None, self._queues)):
-                    with held(queue.lock, seconds):
-                        queue.structure.forget_client(row.slot)
-            self.drop_peer(client_id)
-            self._forget(client_id, seconds)
-            self._remove_if_unused(seconds)
+                    self._forget_waiter(queue, row.slot, _left(ends_at))
+                self.drop_peer(row.id)
+                self._forget(row.id, _left(ends_at))
+                self._remove_if_unused(_left(ends_at))
+        finally:
+            self.drop_peer(row.id)
 
     def sweep(self, seconds: float) -> list[str]:
         """Clear up after clients that have died; blocks.
@@ -197,28 +224,14 @@ class Place:
         Returns:
             Their ids.
         """
-        rows = self.directory.clients()
+        rows = self._rows(seconds)
         for client_id in [known for known in self._peers if known not in rows]:
             self.drop_peer(client_id)  # another process has cleared up after it
-        dead = self.dead()
-        if not dead:
+        self._clear_halves()
+        if not self._dead(seconds):
             return []
         with self.guarded(seconds):
-            dead = self.dead()  # another process may have been faster
-            for row in dead:
-                for index in range(QUEUES):
-                    queue = self.queue_at(index)
-                    if queue is not None:
-                        with held(queue.lock, seconds):
-                            queue.structure.forget_client(row.slot)
-                self.drop_peer(row.id)
-                self._forget(row.id, seconds)
-        return [row.id for row in dead]
-
-    def dead(self) -> list[Attached]:
-        """Return the clients that do not live any more."""
-        rows = self.directory.clients()
-        return [row for row in rows.values() if not self.is_alive(row.id)]
+            return self._clear_dead(seconds)  # of whom another process may have been faster
 
     def is_alive(self, client_id: str) -> bool:
         """Whether a client of that id lives."""
@@ -317,20 +330,22 @@ class Place:
     def rebuild(self, queue: Queue) -> None:
         """Make a damaged segment of queues anew, under its lock; what it held is lost."""
         allocated = _layout.BODY_OFFSET
-        QueueSegment.format(
-            _body(queue.segment), queue.segment.size_bytes - allocated, _grower(queue.segment)
-        )
-        queue.structure = QueueSegment(_body(queue.segment), _grower(queue.segment))
+        grow = self._grower(queue.segment)
+        QueueSegment.format(_body(queue.segment), queue.segment.size_bytes - allocated, grow)
+        queue.structure = QueueSegment(_body(queue.segment), grow)
 
     # Large messages
 
-    def store_large(self, client_id: str, payload: bytes) -> bytes:
+    def store_large(self, client_id: str, payload: bytes, expires_at: float) -> bytes:
         """Put a large payload into a file of its own; return the file's name.
+
+        Whoever is killed with it in hand leaves the file; it is removed when it has expired.
 
         Raises:
             SharedMemoryFull: there is no room for it.
         """
-        name = f"large-{client_id}-{secrets.token_hex(6)}"
+        moment = min(math.ceil(expires_at), _LAST_MOMENT)
+        name = f"large-{client_id}-{moment}-{secrets.token_hex(6)}"
         self._check_room(len(payload))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
@@ -347,7 +362,7 @@ class Place:
             raise SharedMemoryFull(name, f"shared memory is full ({exc.strerror})") from exc
         return name.encode()
 
-    def load_large(self, name: bytes) -> bytes | None:
+    def load_large(self, name: bytes, *, keep: bool = False) -> bytes | None:
         """Take the payload out of a file; None where that is not a file of ours."""
         path = self._large(name)
         if path is None:
@@ -363,7 +378,8 @@ class Place:
             return os.read(descriptor, found.st_size)
         finally:
             os.close(descriptor)
-            self.drop_large(name)
+            if not keep:
+                self.drop_large(name)
 
     def drop_large(self, name: bytes) -> None:
         """Remove a file that nobody will read."""
@@ -430,6 +446,63 @@ class Place:
                 self.board = segments.create(path, _layout.BOARD, size, size, lambda _: None)
             self._words = self.board.view.cast("I")
 
+    def _rows(self, seconds: float) -> dict[str, Attached]:
+        """Return all clients that are entered; blocks."""
+        ends_at = time.monotonic() + seconds
+        while True:
+            try:
+                return self.directory.clients()
+            except Busy:
+                if time.monotonic() > ends_at:
+                    raise SegmentHeld("directory", 0) from None
+            time.sleep(_BUSY_S)
+
+    def _dead(self, seconds: float) -> list[Attached]:
+        """Return the clients that do not live any more."""
+        return [row for row in self._rows(seconds).values() if not self.is_alive(row.id)]
+
+    def _clear_dead(self, seconds: float) -> list[str]:
+        """Clear up after the dead, under the guard; return their ids."""
+        dead = self._dead(seconds)
+        for row in dead:
+            for queue in self.queues():
+                self._forget_waiter(queue, row.slot, seconds)
+            self.drop_peer(row.id)
+            self._forget(row.id, seconds)
+        return [row.id for row in dead]
+
+    def _clear_halves(self) -> None:
+        """Remove what a process left that was killed while it made or sent a file."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        for entry in os.scandir(self.folder):
+            with contextlib.suppress(FileNotFoundError):
+                if _is_half(entry, now):
+                    os.unlink(entry.path)
+
+    def _forget_waiter(self, queue: Queue, slot: int, seconds: float) -> None:
+        with held(queue.lock, seconds):
+            try:
+                queue.structure.forget_client(slot)
+            except CorruptSegment:
+                self.rebuild(queue)
+
+    def _give_up(self, client_id: str, seconds: float) -> None:
+        """Remove what an attempt to enter has left, as far as that is possible."""
+        with contextlib.suppress(BackendUnavailable):
+            if self.board is not None:
+                self._forget(client_id, seconds)
+        with contextlib.suppress(BackendUnavailable):
+            self._remove_if_unused(seconds)
+
+    def _make_bell(self, path: Path) -> int:
+        try:
+            return _doorbell.make(path)
+        except OSError as exc:
+            raise SharedMemoryFull(path.name, f"cannot be made ({exc.strerror})") from exc
+
     def _make_inbox(self, path: Path, client_id: str) -> Segment:
         ring_bytes = self.sizes.ring_bytes
         allocated = _layout.table_offset(ring_bytes, _layout.SMALLEST_TABLE + 1)
@@ -478,14 +551,14 @@ class Place:
 
             def fill(segment: Segment) -> None:
                 body_bytes = segment.size_bytes - _layout.BODY_OFFSET
-                QueueSegment.format(_body(segment), body_bytes, _grower(segment))
+                QueueSegment.format(_body(segment), body_bytes, self._grower(segment))
 
             try:
                 segment = segments.create(path, _layout.QUEUES, size, _layout.BODY_OFFSET, fill)
             except SegmentDamaged:
                 path.unlink(missing_ok=True)
                 segment = segments.create(path, _layout.QUEUES, size, _layout.BODY_OFFSET, fill)
-            structure = QueueSegment(_body(segment), _grower(segment))
+            structure = QueueSegment(_body(segment), self._grower(segment))
             queue = self._queues[index] = Queue(segment, structure)
             return queue
 
@@ -499,13 +572,14 @@ class Place:
 
     def _remove_if_unused(self, seconds: float) -> None:
         """Remove the folder if no client lives and nothing waits in it; under the guard."""
-        if any(self.is_alive(row.id) for row in self.directory.clients().values()):
+        names = [path.name.removeprefix("inbox-") for path in self.folder.glob("inbox-*")]
+        if any(self.is_alive(client_id) for client_id in names):
             return
         now = time.monotonic()
         for index in range(QUEUES):
             queue = self.queue_at(index)
             if queue is not None:
-                with held(queue.lock, seconds):
+                with held(queue.lock, seconds), contextlib.suppress(CorruptSegment):
                     if not queue.structure.is_empty(now):
                         return
         self.close()
@@ -513,16 +587,32 @@ class Place:
             path.unlink(missing_ok=True)
         self.folder.rmdir()
 
-    def _check_room(self, more_bytes: int) -> None:
-        """Refuse what would exceed `message_memory`."""
-        used = more_bytes
+    def _check_room(self, more_bytes: int, *, in_queues: bool = False) -> None:
+        """Refuse what would exceed `message_memory`, or the half of it that is for queues."""
+        total, queues = more_bytes, more_bytes
         for entry in os.scandir(self.folder):
             if entry.name.startswith(("inbox-", "queues-", "large-")):
                 with contextlib.suppress(FileNotFoundError):
-                    used += entry.stat(follow_symlinks=False).st_blocks * 512
-        if used > self.sizes.message_memory:
-            problem = f"message_memory of {self.sizes.message_memory} bytes is used up"
+                    used = entry.stat(follow_symlinks=False).st_blocks * 512
+                    total += used
+                    queues += used if entry.name.startswith("queues-") else 0
+        problem = f"message_memory of {self.sizes.message_memory} bytes is used up"
+        if total > self.sizes.message_memory:
             raise SharedMemoryFull(self.folder.name, problem)
+        if in_queues and queues > self.sizes.queue_bytes:
+            raise SharedMemoryFull("queues", f"their half of {problem}")
+
+    def _grower(self, segment: Segment) -> Callable[[int], None]:
+        def grow(size_bytes: int) -> None:
+            try:
+                more = _layout.BODY_OFFSET + size_bytes - segment.allocated_bytes
+                if more > 0:
+                    self._check_room(more, in_queues=True)
+                segment.allocate_range(0, _layout.BODY_OFFSET + size_bytes)
+            except SharedMemoryFull as exc:
+                raise OSError(errno.ENOSPC, str(exc)) from exc
+
+        return grow
 
     def _large(self, name: bytes) -> Path | None:
         text = name.decode("ascii", "replace")
@@ -550,8 +640,9 @@ class Place:
                 pass
             except OSError:
                 if time.monotonic() > ends_at:
+                    pid = locked_by(descriptor, 0)
                     os.close(descriptor)
-                    raise SegmentHeld("guard", 0) from None
+                    raise SegmentHeld("guard", pid) from None
                 time.sleep(_BUSY_S)
             os.close(descriptor)
 
@@ -598,14 +689,18 @@ def _body(segment: Segment) -> memoryview:
     return segment.view[_layout.BODY_OFFSET :]
 
 
-def _grower(segment: Segment) -> Callable[[int], None]:
-    def grow(size_bytes: int) -> None:
-        try:
-            segment.allocate_range(0, _layout.BODY_OFFSET + size_bytes)
-        except SharedMemoryFull as exc:
-            raise OSError(errno.ENOSPC, str(exc)) from exc
+def _is_half(entry: os.DirEntry[str], now: float) -> bool:
+    """Whether nobody can need a file of a prefix any more."""
+    if entry.name.startswith("large-"):
+        _, _, moment, _ = (*entry.name.split("-"), "", "", "", "")[:4]
+        return moment.isdigit() and now > int(moment) + 1
+    if entry.name.startswith("."):
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _MAKING_S
+    return False
 
-    return grow
+
+def _left(ends_at: float) -> float:
+    return max(0.0, ends_at - time.monotonic())
 
 
 class _Places:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import secrets
 import stat
@@ -29,6 +28,7 @@ from typing import Final
 from .. import _fork
 from . import _layout
 from ._errors import SegmentDamaged, SegmentHeld, SegmentRefused, SharedMemoryFull
+from ._mapping import map_file
 from ._semaphore import Semaphore
 
 _FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
@@ -107,7 +107,7 @@ class Lock:
         self._is_closed = True
 
     def _holder(self) -> int:
-        pid = _locked_by(self._descriptor, _LOCK_BYTE)
+        pid = locked_by(self._descriptor, _LOCK_BYTE)
         return os.getpid() if not pid and self._threads.locked() else pid
 
 
@@ -120,9 +120,8 @@ class Segment:
         self.users = 1
         self.is_alive_here = False  # its owner is a layer of this process
         self._descriptor = descriptor
-        self._map = mmap.mmap(descriptor, size_bytes)
-        self.view = memoryview(self._map)
-        semaphore = Semaphore(self._map, _layout.SEMAPHORE_OFFSET)
+        self.view = map_file(descriptor, size_bytes)
+        semaphore = Semaphore(self.view, _layout.SEMAPHORE_OFFSET)
         self.lock = Lock(path.name, descriptor, self.view[: _layout.BODY_OFFSET], semaphore)
 
     def allocate_range(self, offset: int, size_bytes: int) -> None:
@@ -132,6 +131,11 @@ class Segment:
             SharedMemoryFull: the file system has no room for them.
         """
         _allocate(self._descriptor, offset, size_bytes, self.path.name)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """How much of it has been allocated."""
+        return os.fstat(self._descriptor).st_blocks * 512
 
     def claim_life(self) -> None:
         """Show that the owner lives, until this process ends or detaches."""
@@ -149,7 +153,7 @@ class Segment:
 
     def is_owner_alive(self) -> bool:
         """Whether somebody shows that they live."""
-        return self.is_alive_here or bool(_locked_by(self._descriptor, _LIFE_BYTE))
+        return self.is_alive_here or bool(locked_by(self._descriptor, _LIFE_BYTE))
 
     def close(self) -> None:
         """Let go of the file and of all its locks.
@@ -252,7 +256,7 @@ class Segments:
             except OSError:
                 return False
             try:
-                return bool(_locked_by(descriptor, _LIFE_BYTE))
+                return bool(locked_by(descriptor, _LIFE_BYTE))
             finally:
                 os.close(descriptor)
 
@@ -316,7 +320,7 @@ def _allocate(descriptor: int, offset: int, size_bytes: int, name: str) -> None:
         raise SharedMemoryFull(name, f"shared memory is full ({exc.strerror})") from exc
 
 
-def _locked_by(descriptor: int, byte: int) -> int:
+def locked_by(descriptor: int, byte: int) -> int:
     """Return the id of another process that has locked `byte`, or 0."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
