@@ -129,13 +129,12 @@ async def _talk(people: Sequence[Person], numbers: range) -> None:
             tasks.create_task(person.hear(members, numbers[-1]))
 
 
-def tell_spread(people: Sequence[Person]) -> bool:
+def tell_spread(people: Sequence[Person], processes: int) -> bool:
     """Print which process serves how many; say whether each room is spread over all of them."""
     served = Counter(person.process for person in people)
-    found = True
-    for room in {person.room for person in people}:
-        members = Counter(person.process for person in people if person.room == room)
-        found = found and len(members) == min(len(served), members.total())
+    rooms = Counter(person.room for person in people)
+    met = Counter(room for room, _ in {(person.room, person.process) for person in people})
+    found = all(met[room] == min(processes, members) for room, members in rooms.items())
     each = ", ".join(f"{count} by process {process}" for process, count in sorted(served.items()))
     print(f"clients served: {each}; every room by all of them: {'yes' if found else 'NO'}")
     return found
@@ -156,7 +155,7 @@ async def check(urls: Sequence[str], *, clients: int, rooms: int, messages: int)
             layers.add(welcome["layer"])
             processes[url] = welcome["processes"]
         print(f"layer: {', '.join(layers)}; server processes: {sum(processes.values())}")
-        is_spread = tell_spread(people)
+        is_spread = tell_spread(people, sum(processes.values()))
         seconds = await converse(people, messages)
     verdict = judge(people, messages)
     print(

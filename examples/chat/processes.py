@@ -100,10 +100,9 @@ class Crew:
                 return
             await asyncio.sleep(GLANCE_S)
         host, port = self.sockets[0].getsockname()
-        several = "in two windows" if len(self.sockets) > 1 else "in a browser"
         pids = " and ".join(str(process.pid) for process in self.processes.values())
         print(
-            f"The chat is on http://{host}:{port}, open it {several}. Ctrl-C ends it.\n"
+            f"The chat is on http://{host}:{port}, open it in two windows. Ctrl-C ends it.\n"
             f"Layer {self.environment['CHANNEL_LAYER']}, served by process {pids}.",
             flush=True,
         )

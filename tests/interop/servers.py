@@ -23,6 +23,7 @@ CHAT = Path(__file__).resolve().parents[2] / "examples" / "chat"
 sys.path.insert(0, str(CHAT))  # its files import each other by their bare names
 
 from app import chat  # noqa: E402
+from check import Person, tell_spread  # noqa: E402
 from server import Server  # noqa: E402
 from spread import Spread  # noqa: E402
 
@@ -30,11 +31,13 @@ __all__ = [
     "CHAT",
     "Browser",
     "FaultyChat",
+    "Person",
     "Server",
     "Spread",
     "Visitor",
     "lives",
     "shared_memory_of",
+    "tell_spread",
     "until",
     "visit",
 ]

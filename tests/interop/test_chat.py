@@ -17,11 +17,13 @@ from servers import (
     CHAT,
     Browser,
     FaultyChat,
+    Person,
     Server,
     Spread,
     Visitor,
     lives,
     shared_memory_of,
+    tell_spread,
     until,
     visit,
 )
@@ -101,6 +103,23 @@ async def test_the_check_spreads_each_room_over_all_servers():
     for room in ("check-0", "check-1"):
         ports = Counter(socket.local_address[1] for socket in chat.rooms[room])
         assert sorted(ports.values()) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("rooms", "expected"),
+    [
+        ({"a": [1, 2], "b": [2, 1, 1]}, True),
+        ({"a": [1, 2], "b": [1, 1]}, False),
+        ({"a": [1]}, True),
+    ],
+)
+def test_the_check_sees_whether_each_room_is_spread_over_the_processes(rooms, expected):
+    people = [
+        Person(room, None, {"who": "somebody", "process": process})
+        for room, processes in rooms.items()
+        for process in processes
+    ]
+    assert tell_spread(people, 2) is expected
 
 
 # ---- rooms and people
