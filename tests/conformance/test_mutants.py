@@ -17,6 +17,7 @@ BY_NAME = {check.name: check for check in CHECKS}
 SOON = 0.3  # seconds; many faults show as a message that never comes
 LATER = 0.9  # seconds, for checks that themselves wait for time to pass
 SLOW = {"a_live_reader_keeps_its_membership": 3.0}  # seconds; this one waits longer
+TRIES = 5  # a machine that stalls for a moment may hide a fault from a check that waits
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,10 @@ SLOW = {"a_live_reader_keeps_its_membership": 3.0}  # seconds; this one waits lo
 def test_the_check_finds_the_fault(mutant, name):
     check = BY_NAME[name]
     limit = SLOW.get(name, LATER if "real time" in check.needs else SOON)
-    maker = partial(mutant, mutant.world_class())
-    [outcome] = anyio.run(partial(run, maker, [check], limit=limit)).outcomes
+    for _ in range(TRIES):
+        maker = partial(mutant, mutant.world_class())
+        [outcome] = anyio.run(partial(run, maker, [check], limit=limit)).outcomes
+        if outcome.error is not None or "real time" not in check.needs:
+            break
     assert outcome.error is not None, f"{name} finds nothing wrong"
     assert not isinstance(outcome.error, NameError | AttributeError), "a slip in the mutant"
