@@ -144,7 +144,7 @@ class IPCBackend(Backend):
     def send_now(self, channel: str, payload: bytes) -> bool:
         """See `Prompt.send_now`."""
         route = self._routes.get(channel)
-        if route is None or len(payload) > route.longest or route.is_stale:
+        if route is None or len(payload) > route.longest:
             return False
         try:
             slot = route.push_now(payload, time.monotonic() + self._options.expiry)

@@ -133,6 +133,15 @@ class Inbox:
     ) -> bool:
         """Append a message for a channel that has room for it; False where it has not.
 
+        Args:
+            kind: As in `_layout`.
+            name: The channel.
+            payload: The encoded message.
+            expires_at: Seconds on the machine's clock.
+            epoch: Of the prefix, its last 16 bits.
+            digest: Of the channel's account.
+            capacity: Messages that it may hold.
+
         Raises:
             SegmentDamaged: the ring or the table makes no sense.
         """
@@ -150,16 +159,29 @@ class Inbox:
         if coming + words[counts + 1] >= capacity:
             longs[REFUSED] += 1
             return False
-        # SYNC claim: pairs with the look at `coming` in Accounts.may_queue(). Counted first, so
+        # SYNC claim: pairs with the look at `coming` in Exchange.offer_here(). Counted first, so
         # that the owner, who counts first as well, or this writer sees the other.
         words[counts] = coming + 1
-        if coming + 1 + words[counts + 1] > capacity or not self.push(
-            kind, name, payload, expires_at, epoch
-        ):
-            words[counts] = coming
-            longs[REFUSED] += 1
-            return False
-        return True
+        if coming + words[counts + 1] < capacity:
+            # push() for a record that fits before the end of the ring.
+            tail, ring_bytes = longs[TAIL], self.ring_bytes
+            index = tail % ring_bytes
+            size_bytes = len(name) + len(payload)
+            need = (_RECORD_BYTES + size_bytes + 7) & -8
+            if index + need <= ring_bytes and 0 <= tail - longs[HEAD] <= ring_bytes - need:
+                at = RING_OFFSET + index
+                view = self._view
+                RECORD.pack_into(view, at, len(payload), kind, len(name), epoch, expires_at)
+                at += _RECORD_BYTES
+                view[at : at + size_bytes] = name + payload
+                # SYNC ring-publish: pairs with the load of the tail in take().
+                longs[TAIL] = tail + need
+                return True
+            if self.push(kind, name, payload, expires_at, epoch):
+                return True
+        words[counts] = coming
+        longs[REFUSED] += 1
+        return False
 
     def _claimed(self, digest: int) -> int:
         """Return the account of `digest`, if need be a new one; -1 where there is no place."""

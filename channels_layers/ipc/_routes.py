@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..errors import ChannelFull
 from ._inbox import digest_of
-from ._layout import AWAKE, MESSAGE
+from ._layout import AWAKE, EPOCH, MESSAGE
 
 if TYPE_CHECKING:
     from ._attachment import Attachment
@@ -28,7 +28,8 @@ class InboxRoute:
         self.owner = peer.row.id
         self._peer = peer
         self._inbox = peer.inbox
-        self._place = attached.place
+        self._words = peer.inbox.words
+        self._board = attached.place.board_words
         self._channel = channel
         self._name = channel.encode()
         self._digest = digest_of(attached.client.account_of(channel))
@@ -41,7 +42,7 @@ class InboxRoute:
 
     def push_now(self, payload: bytes, expires_at: float) -> int | None:
         """Put a message in if the lock is free; return -1, or None where it is not."""
-        if self.line.is_served or not self._lock.try_acquire():
+        if self.line.is_served or self._peer.is_closed or not self._lock.try_acquire():
             return None
         try:
             return self.push(payload, expires_at)
@@ -60,12 +61,12 @@ class InboxRoute:
             self._name,
             payload,
             expires_at,
-            self._place.epoch,
+            self._board[EPOCH] & 0xFFFF,
             self._digest,
             self._capacity,
         ):
             raise ChannelFull(self._channel, self._capacity)
-        if not self._inbox.words[AWAKE]:
+        if not self._words[AWAKE]:
             self._peer.wake()
         return -1
 

@@ -38,6 +38,7 @@ _TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 _UNLOCK: Final = fcntl.LOCK_UN
 _TRIES: Final = 8  # some 10 µs; whoever holds a lock does so for less, unless it lost its processor
 _POLL_S: Final = 0.02  # how long to wait for a semaphore that may never be posted
+_CONTENDED: Final = _layout.CONTENDED_OFFSET // 4
 _lockf: Final = fcntl.lockf
 
 
@@ -58,20 +59,23 @@ class Lock:
         Raises:
             SegmentRefused: it is closed.
         """
-        if not self._threads.acquire(blocking=False):
+        if not self._threads.acquire(False):  # by name it takes longer
             if self._is_closed:
                 raise SegmentRefused(self._name, "is closed")
             return False
-        for _ in range(_TRIES):
+        tries = _TRIES
+        while True:
             try:
                 _lockf(self._descriptor, _TRY, 1, _LOCK_BYTE)
                 return True
             except OSError as exc:
-                if exc.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                tries -= 1
+                is_taken = exc.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+                if not is_taken or not tries:
                     self._threads.release()
+                    if is_taken:
+                        return False
                     raise
-        self._threads.release()
-        return False
 
     def acquire(self, seconds: float, check: Callable[[], None] | None = None) -> None:
         """Wait for the lock; blocks the thread.
@@ -89,16 +93,16 @@ class Lock:
                 check()
             if time.monotonic() >= ends_at:
                 raise SegmentHeld(self._name, self._holder())
-            self._words[_layout.CONTENDED_OFFSET // 4] = 1
+            self._words[_CONTENDED] = 1
             self._semaphore.wait(_POLL_S)
 
     def release(self) -> None:
         """Give the lock back, and wake one who waits for it."""
         _lockf(self._descriptor, _UNLOCK, 1, _LOCK_BYTE)
-        is_contended = self._words[_layout.CONTENDED_OFFSET // 4]
+        is_contended = self._words[_CONTENDED]
         self._threads.release()
         if is_contended:
-            self._words[_layout.CONTENDED_OFFSET // 4] = 0
+            self._words[_CONTENDED] = 0
             self._semaphore.post()
 
     def close(self) -> None:
