@@ -78,18 +78,17 @@ class Remote:
             LayerClosed: this client has left, or leaves at this moment.
         """
         self._check_here()
-        if self.keeps_accounts and self._home.is_open:
-            try:
-                return await function(*args)
-            except BackendUnavailable as exc:
-                if self._is_left:
-                    raise LayerClosed from exc
-                raise
         try:
+            if self.keeps_accounts and self._home.is_open:
+                return await function(*args)
             with fail_after(self._timeout):
                 return await self._home.run(lambda: function(*args), claim=claim)
         except TimeoutError as exc:
             raise BackendTimeout(type(self._backend).__name__) from exc
+        except BackendUnavailable as exc:
+            if self._is_left:
+                raise LayerClosed from exc
+            raise
 
     async def ready(self, *, stay: bool) -> None:
         """Open the backend; with `stay` the running loop becomes its home if it has none.
