@@ -11,20 +11,21 @@ from typing import Any
 import anyio
 from _harness import FLOOR, OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
 from _ipc import fresh_prefix, insist, shared_layer
-from _processes import Act, partners
+from _processes import Act, partners, processes
 from _samples import SMALL
 from _tasks import bare_tasks
 from anyio.lowlevel import checkpoint
+from anyio.to_thread import run_sync
 
 from channels_layers import ChannelFull, InMemoryChannelLayer, IPCChannelLayer
 
 QUESTION = "How late is an event loop while 8 processes fight for one channel?"
 CHANNEL = "jobs"
 GAP = 0.005  # seconds between two looks at how late the loop is
-PREPARED = 0.1  # seconds until all processes begin at once
+LOOKS = 2  # at least
 
 
-async def fight(layer: Any, starts_at: float, seconds: float) -> tuple[int, list[float]]:
+async def fight(layer: Any, seconds: float) -> tuple[int, list[float]]:
     """Send and receive as much as can be; return how much came, and how late the loop was, in ms.
 
     Messages are counted only while all fight.
@@ -41,56 +42,47 @@ async def fight(layer: Any, starts_at: float, seconds: float) -> tuple[int, list
             await layer.receive(CHANNEL)
             received += 1
 
-    await until(starts_at)
     async with bare_tasks() as start:
         start(write)
         start(read)
-        late = await watch(starts_at, seconds)
+        late = await watch(seconds)
         count = received
     return count, late
 
 
-async def send_now_and_then(
-    layer: Any, starts_at: float, seconds: float
-) -> tuple[int, list[float]]:
+async def send_now_and_then(layer: Any, seconds: float) -> tuple[int, list[float]]:
     """Send one message each time that the loop is looked at; return the same."""
 
     async def send() -> None:
         with suppress(ChannelFull):
             await layer.send(CHANNEL, SMALL)
 
-    await until(starts_at)
-    return 0, await watch(starts_at, seconds, send)
+    return 0, await watch(seconds, send)
 
 
-async def watch(
-    starts_at: float, seconds: float, then: Callable[[], Awaitable[None]] = checkpoint
-) -> list[float]:
+async def watch(seconds: float, then: Callable[[], Awaitable[None]] = checkpoint) -> list[float]:
     """Return how late the running loop was, in ms, each time that it was looked at."""
     late: list[float] = []
-    due = starts_at
-    while (due := max(due + GAP, time.perf_counter())) < starts_at + seconds:
-        await until(due)
+    due = time.perf_counter()
+    ends_at = due + seconds
+    while (due := max(due + GAP, time.perf_counter())) < ends_at or len(late) < LOOKS:
+        await anyio.sleep(max(0, due - time.perf_counter()))
         late.append((time.perf_counter() - due) * 1e3)
         await then()
     return late
 
 
-async def until(due: float) -> None:
-    """Sleep up to a moment of the clock that all processes have."""
-    await anyio.sleep(max(0, due - time.perf_counter()))
-
-
 @asynccontextmanager
-async def fighting(prefix: str) -> AsyncIterator[tuple[None, Act]]:
+async def fighting(prefix: str, barrier: Any) -> AsyncIterator[tuple[None, Act]]:
     """Fight for the channel of a prefix; of the process alone where that is ""."""
     async with AsyncExitStack() as stack:
         layer = IPCChannelLayer(prefix) if prefix else InMemoryChannelLayer()
         await stack.enter_async_context(layer)
 
-        async def act(order: tuple[bool, float, float]) -> tuple[int, list[float]]:
-            is_fighting, *times = order
-            return await (fight if is_fighting else send_now_and_then)(layer, *times)
+        async def act(order: tuple[bool, float]) -> tuple[int, list[float]]:
+            is_fighting, seconds = order
+            await run_sync(barrier.wait)  # all begin at once
+            return await (fight if is_fighting else send_now_and_then)(layer, seconds)
 
         yield None, act
 
@@ -102,12 +94,14 @@ async def ready(name: str, options: Options, count: int, seconds: float) -> Asyn
     async with AsyncExitStack() as stack:
         if prefix:
             await stack.enter_async_context(shared_layer(prefix))
-        crew = await stack.enter_async_context(partners(options, count + 1, fighting, prefix))
+        barrier = processes.Barrier(count + 1)
+        crew = await stack.enter_async_context(
+            partners(options, count + 1, fighting, prefix, barrier)
+        )
 
         async def one_round() -> Sample:
-            starts_at = time.perf_counter() + PREPARED
             for number, partner in enumerate(crew):
-                await partner.begin((number < count, starts_at, seconds))
+                await partner.begin((number < count, seconds))
             *fought, (_, beside) = [await partner.end() for partner in crew]
             late = [lag for _, lags in fought for lag in lags]
             return {
