@@ -133,6 +133,17 @@ class LocalClient:
         with self._lock:
             return channel in self._exchange.group_channels(group, self._clock())
 
+    def memberships(self) -> list[tuple[str, str, float]]:
+        """Return the members that live here: group, channel, and the layer's time of their end."""
+        with self._lock:
+            groups = self._exchange.mailboxes.groups
+            return [
+                (group, name, ends_at)
+                for name, mailbox in self._exchange.by_name.items()
+                if mailbox.groups
+                for group, ends_at in groups.of(mailbox)
+            ]
+
     # Numbers
 
     def statistics(self, channel: str | None = None) -> Statistics:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, MutableSequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from .. import _fork
 from .._core.names import non_local_part
@@ -30,6 +30,7 @@ from ._keeper import keeper
 from ._layout import (
     ANSWER,
     AWAKE,
+    DIRECTORY,
     EPOCH,
     GROUP_MESSAGE,
     HEAD,
@@ -53,6 +54,7 @@ T = TypeVar("T")
 _logger = logging.getLogger("channels_layers")
 
 _NEVER: Final = float("inf")
+_ENTERING: Final = 0.9  # of the time for a call, so that the error says who was in the way
 _MISSES: Final = 200  # turns of a loop, some milliseconds, before the keeper waits in its place
 _ARRIVALS: Final = {
     GROUP_MESSAGE: "group",
@@ -60,6 +62,14 @@ _ARRIVALS: Final = {
     MEMBER_DISCARDED: "discarded",
     MESSAGE: "message",
 }
+
+
+class _Remembers(Protocol):
+    """A client that knows its memberships, should the directory forget them."""
+
+    def memberships(self) -> list[tuple[str, str, float]]:
+        """Return group, channel and until when, of all its own members."""
+        ...
 
 
 class Attachment:
@@ -90,7 +100,8 @@ class Attachment:
         self.client = client
         self.seconds = seconds
         self.group_expiry = group_expiry
-        self.row, self.own, self._listening = place.enter(client.id, seconds)
+        self.row, self.own, self._listening = place.enter(client.id, seconds * _ENTERING)
+        self._generation = place.generation
         self.answers: dict[str, bytes] = {}  # channel -> the last ANSWER
         self._answer = answer
         self._epoch = place.epoch
@@ -212,6 +223,7 @@ class Attachment:
 
     def rescue(self) -> None:
         """Wait for the lock of the inbox, bring in what came, and ring; for the keeper."""
+        self._enter_again()
         with contextlib.suppress(SegmentHeld):
             with held(self.own.lock, self.seconds):
                 pass
@@ -296,6 +308,8 @@ class Attachment:
             self._epoch = epoch
             self.client.forget()
         self.own.inbox.words[SEEN] = epoch
+        if self._board[DIRECTORY] != self._generation:
+            keeper.hurry()
         return is_new
 
     def _settle(self) -> None:
@@ -461,6 +475,33 @@ class Attachment:
         if self._is_closed:
             return
         self.catch_up()
+        try:
+            self._keep_house()
+        except BackendUnavailable:
+            pass  # it is tried again with the next beat
+        except SegmentDamaged as exc:
+            self.mend(exc)
+
+    def mend(self, exc: SegmentDamaged) -> None:
+        """Make the directory anew; blocks."""
+        with contextlib.suppress(BackendUnavailable):
+            self.place.mend(exc, self.seconds)
+            self._enter_again()
+
+    def _enter_again(self) -> None:
+        """Enter this client and its memberships again if the directory was made anew; blocks."""
+        generation = self.place.generation
+        if self._generation == generation or self._is_closed:
+            return
+        members = cast("_Remembers", self.client).memberships()
+        with contextlib.suppress(BackendUnavailable, SegmentDamaged):
+            self.place.written(self.seconds, partial(self.place.enter_again, self.row, members))
+            self._generation = generation
+
+    def _keep_house(self) -> None:
+        self.own.segment.mend_header()
+        self.place.mend_headers()
+        self._enter_again()
         with contextlib.suppress(SegmentHeld):
             if self.own.inbox.has_unread:
                 self.rescue()

@@ -72,7 +72,9 @@ class IPCBackend(Backend):
         attached = self._attached
         if attached is None or attached.client is not client:
             await executor.run(partial(self._attach, client))
-        self._open.listen()
+        attached = self._attached
+        if attached is not None:  # or it was closed meanwhile, which the layer knows
+            attached.listen()
 
     async def close(self) -> None:
         """See `Backend.close`."""
@@ -82,8 +84,7 @@ class IPCBackend(Backend):
                 await executor.run(partial(self._detach, attached))
             finally:
                 await pause()  # for the watch of this loop to end
-                if self._attached is None and not places.has_any:
-                    executor.stop()
+                executor.stop_unless(places.has_any)
 
     def _attach(self, client: Client) -> None:
         with self._opening:
@@ -104,6 +105,7 @@ class IPCBackend(Backend):
                 )
             except BaseException:
                 places.release(self._prefix, place)
+                executor.stop_unless(places.has_any)
                 raise
 
     def _detach(self, attached: Attachment) -> None:
@@ -251,7 +253,11 @@ class IPCBackend(Backend):
 
     async def _change(self, attached: Attachment, change: Callable[[], Job[object] | None]) -> None:
         """Change the directory, and wait until the owner of the channel can know."""
-        told = await attached.board_line.run(change)
+        try:
+            told = await attached.board_line.run(change)
+        except SegmentDamaged as exc:
+            await executor.run(partial(attached.mend, exc))
+            told = await attached.board_line.run(partial(_mended, change))
         if told is not None:
             await completed([told])
 
@@ -484,12 +490,16 @@ class IPCBackend(Backend):
         try:
             return ask()
         except Busy:
-            return await executor.run(partial(attached.place.written, self._options.timeout, ask))
+            pass
+        except SegmentDamaged as exc:
+            await executor.run(partial(attached.mend, exc))
+        again = partial(_mended, ask)
+        return await executor.run(partial(attached.place.written, self._options.timeout, again))
 
     def _is_alive(self, place: Place, client_id: str) -> bool:
         try:
             clients = place.directory.clients()
-        except Busy:
+        except (Busy, SegmentDamaged):  # its keeper sees to it
             clients = place.directory.known_clients
         return client_id in clients and place.is_alive(client_id)
 
@@ -503,6 +513,18 @@ class IPCBackend(Backend):
             return place.peer(client_id)
         except (Busy, SegmentDamaged) as exc:
             raise BackendUnavailable(f"inbox-{client_id}") from exc
+
+
+def _mended(ask: Callable[[], T]) -> T:
+    """Ask a directory that was made anew.
+
+    Raises:
+        SegmentRefused: it was not, or is damaged again.
+    """
+    try:
+        return ask()
+    except SegmentDamaged as exc:
+        raise SegmentRefused("directory", str(exc)) from exc
 
 
 def _pushed(route: Route, push: Callable[[], int | None]) -> int | None:

@@ -10,11 +10,14 @@ Laws:
   that is stopped in the middle can be named.
 - A connection must not live through a fork: the child would believe in locks that only its parent
   has. So it is closed before each fork, and opened again by the next call.
+- Nothing read from it is trusted. What cannot be read raises `SegmentDamaged`, and the database is
+  made anew: with all clients that live, each of which then enters its memberships again.
 - A call is short; where another process is in the way it waits some milliseconds at most.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -24,7 +27,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from .. import _fork
-from ._errors import SharedMemoryFull
+from ._errors import SegmentDamaged, SharedMemoryFull
+from ._segment import check_ours
 
 T = TypeVar("T")
 
@@ -86,14 +90,17 @@ class Members(NamedTuple):
 class Directory:
     """The database of one prefix, for all layers of this process."""
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, generation: Callable[[], int]) -> None:
         """Name the database; it is opened by the first call.
 
         Args:
             path: Where; its folder is closed to other users.
             max_bytes: How much shared memory it may use.
+            generation: Returns another number when another process has made it anew.
         """
         self._path = path
+        self._generation = generation
+        self._opened_at = 0  # the generation of the connection
         self._max_pages = max(16, max_bytes // _PAGE_BYTES)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -108,6 +115,34 @@ class Directory:
         """Let go of the database."""
         with self._lock:
             self._drop_connection()
+
+    def check(self) -> None:
+        """Look whether it can be read, all of it.
+
+        Raises:
+            SegmentDamaged: it cannot.
+        """
+        with self._lock:
+            self._drop_connection()
+            found = _patiently(lambda: self._open().execute("PRAGMA quick_check(1)").fetchall())
+            if found != [("ok",)]:
+                raise SegmentDamaged(f"the directory: {found}")
+            self._known = (-1, -1)
+            _patiently(self._refresh)
+
+    def make_anew(self, clients: Iterable[Attached]) -> None:
+        """Begin an empty one with these clients, under the guard and the lock of the board."""
+        with self._lock:
+            self._drop_connection()
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        for client in clients:
+            self.enter_again(client)
+
+    def enter_again(self, client: Attached) -> None:
+        """Enter a client that is missing in one made anew, under the lock of the board."""
+        statement = "INSERT OR IGNORE INTO client VALUES (?, ?, ?)"
+        self._write(lambda database: database.execute(statement, client))
 
     # Clients
 
@@ -159,6 +194,11 @@ class Directory:
         Under the lock of the board.
         """
         self._write(lambda database: database.execute(_ADD, (group, channel, owner, ends_at)))
+
+    def add_members(self, owner: str, members: Iterable[tuple[str, str, float]]) -> None:
+        """Make some (group, channel, until when) of a client members, under the board's lock."""
+        rows = [(group, channel, owner, ends_at) for group, channel, ends_at in members]
+        self._write(lambda database: database.executemany(_ADD, rows))
 
     def discard_members(self, members: Iterable[tuple[str, str]]) -> None:
         """Remove some (group, channel), under the lock of the board."""
@@ -221,11 +261,12 @@ class Directory:
             self._own_changes += 1
             try:
                 return change(database)
-            except sqlite3.OperationalError as exc:
+            except sqlite3.DatabaseError as exc:
                 raise _translated(exc) from exc
             finally:
                 if database.in_transaction:
-                    database.execute("ROLLBACK")
+                    with contextlib.suppress(sqlite3.DatabaseError):
+                        database.execute("ROLLBACK")
 
     def _refresh(self) -> None:
         """Forget what is cached if anybody has changed anything."""
@@ -233,13 +274,17 @@ class Directory:
         (version,) = database.execute("PRAGMA data_version").fetchone()
         if (version, self._own_changes) == self._known:
             return
-        clients = [Attached(*row) for row in database.execute("SELECT * FROM client")]
+        clients = [_client(*row) for row in database.execute("SELECT id, slot, pid FROM client")]
         self._members = {}
         self._clients = {client.id: client for client in clients}
         self._known = (version, self._own_changes)
 
     def _open(self) -> sqlite3.Connection:
+        if self._opened_at != self._generation():
+            self._drop_connection()
         if self._connection is None:
+            self._opened_at = self._generation()
+            self._touch()
             database = sqlite3.connect(
                 self._path, timeout=0, isolation_level=None, check_same_thread=False
             )
@@ -250,7 +295,7 @@ class Directory:
                 database.execute(f"PRAGMA max_page_count = {self._max_pages}")
                 database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
                 database.executescript(_SCHEMA)
-            except sqlite3.OperationalError as exc:
+            except sqlite3.DatabaseError as exc:
                 database.close()
                 raise _translated(exc) from exc
             except BaseException:
@@ -260,10 +305,21 @@ class Directory:
             self._known = (-1, -1)
         return self._connection
 
+    def _touch(self) -> None:
+        """See that the file is there, ours, and closed to others, which SQLite does not look at."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            os.close(os.open(self._path, flags, 0o600))
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                check_ours(self._path.name, os.lstat(self._path))
+        except OSError as exc:
+            raise SharedMemoryFull("directory", f"cannot be made ({exc.strerror})") from exc
+
     def _drop_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _quiesce(self) -> None:
         self._lock.acquire()
@@ -282,7 +338,18 @@ def _members_of(database: sqlite3.Connection, group: str) -> Members:
     others = database.execute(
         "SELECT channel, ends_at FROM member WHERE room = ? AND owner = ''", (group,)
     ).fetchall()
+    if not all(isinstance(name, str) for name, *_ in owners + others) or not all(
+        isinstance(ends_at, float) for _, ends_at in others
+    ):
+        raise SegmentDamaged("the directory: a member that is none")
     return Members(tuple(owner for (owner,) in owners), tuple(others))
+
+
+def _client(client_id: object, slot: object, pid: object) -> Attached:
+    is_name = isinstance(client_id, str) and client_id.isalnum()
+    if is_name and isinstance(slot, int) and 0 <= slot < SLOTS and isinstance(pid, int):
+        return Attached(str(client_id), slot, pid)
+    raise SegmentDamaged("the directory: a client that is none")
 
 
 def _patiently(read: Callable[[], T]) -> T:
@@ -296,7 +363,7 @@ def _patiently(read: Callable[[], T]) -> T:
             return read()
         except Busy:
             pass
-        except sqlite3.OperationalError as exc:
+        except sqlite3.DatabaseError as exc:
             problem = _translated(exc)
             if not isinstance(problem, Busy):
                 raise problem from exc
@@ -304,11 +371,13 @@ def _patiently(read: Callable[[], T]) -> T:
     raise Busy
 
 
-def _translated(exc: sqlite3.OperationalError) -> Exception:
+def _translated(exc: sqlite3.DatabaseError) -> Exception:
     """Return what `exc` means to a caller."""
-    code = exc.sqlite_errorcode & 0xFF
+    code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     if code in _BUSY:
         return Busy()
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return SharedMemoryFull("directory", f"group_memory or shared memory is used up ({exc})")
-    return exc
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return SharedMemoryFull("directory", f"cannot be opened ({exc})")
+    return SegmentDamaged(f"the directory: {exc}")

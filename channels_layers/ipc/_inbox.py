@@ -73,10 +73,15 @@ class Inbox:
         self._first = self._mask = 0
         self.longest_payload = ring_bytes // 4 - _RECORD_BYTES - 128
 
-    def format(self, client_id: str, pid: int) -> None:
+    def format(self, client_id: str, pid: int, slot: int) -> None:
         """Make it empty; by its creator, for a file of zeros."""
-        _layout.CLIENT.pack_into(self._view, _layout.CLIENT_OFFSET, client_id.encode(), pid)
+        _layout.CLIENT.pack_into(self._view, _layout.CLIENT_OFFSET, client_id.encode(), pid, slot)
         self.words[TABLE] = SMALLEST_TABLE
+
+    def owner(self) -> tuple[str, int, int]:
+        """Return the client, its process and its slot, as its creator has written them."""
+        name, pid, slot = _layout.CLIENT.unpack_from(self._view, _layout.CLIENT_OFFSET)
+        return name.rstrip(b"\0").decode("ascii", "replace"), pid, slot
 
     @property
     def has_unread(self) -> bool:

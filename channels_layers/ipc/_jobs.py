@@ -225,8 +225,10 @@ class Executor:
         await job.waiter
         return job.outcome()
 
-    def stop(self) -> None:
-        """Let the threads end when they have done their work."""
+    def stop_unless(self, has_users: bool) -> None:
+        """Let the threads end when they have done their work, and nobody is left to need them."""
+        if has_users:
+            return
         with self._lock:
             for _ in range(self._threads):
                 self._works.put(None)

@@ -14,6 +14,7 @@
     an inbox
        256    64  client      creator; ASCII, padded with zeros
        320     4  pid         creator; for people, nobody acts on it
+       324     4  slot        creator; its place in the directory, should that be made anew
        384     8  tail        writers, under the lock                  (own cache line)
        448     8  head        owner, under the lock                    (own cache line)
        512     4  awake       writer: the doorbell is rung; owner clears it when it goes to sleep
@@ -62,7 +63,7 @@ BODY_OFFSET: Final = 256
 
 # An inbox; offsets of words are divided by the size of the word they are read as
 
-CLIENT: Final = struct.Struct("<64sI")
+CLIENT: Final = struct.Struct("<64sII")
 CLIENT_OFFSET: Final = 256
 TAIL: Final = 384 // 8
 HEAD: Final = 448 // 8
@@ -112,5 +113,6 @@ def inbox_bytes(ring_bytes: int) -> int:
 # The board: what all clients of a prefix look at
 
 EPOCH: Final = 256 // 4  # how often the prefix was flushed
+DIRECTORY: Final = 272 // 4  # how often the directory was made anew
 SWEPT: Final = 264 // 8  # when the queues were last looked through, in seconds
 BOARD_BYTES: Final = 4096

@@ -17,6 +17,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import math
 import os
 import secrets
@@ -35,7 +36,7 @@ from .. import _fork
 from .._core.names import non_local_part
 from ..statistics import Dropped, Statistics
 from . import _doorbell, _layout
-from ._directory import Attached, Busy, Directory
+from ._directory import SLOTS, Attached, Busy, Directory
 from ._errors import (
     BackendUnavailable,
     SegmentDamaged,
@@ -44,11 +45,13 @@ from ._errors import (
     SharedMemoryFull,
 )
 from ._inbox import Inbox
-from ._queue_layout import CorruptSegment
+from ._queue_layout import CorruptSegment, IncompatibleSegment
 from ._queues import QueueSegment
 from ._segment import Lock, Segment, locked_by, segments
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("channels_layers")
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory is on Linux
 QUEUES: Final = 16  # segments that the channels of nobody are spread over, each with its lock
@@ -148,9 +151,10 @@ class Place:
         self.sizes = sizes
         self.users = 0
         self.lock = threading.RLock()  # what follows; never held while waiting for a process
-        self.directory = Directory(self.folder / "directory", sizes.group_memory)
         self.board: Segment | None = None
         self._words: memoryview | None = None
+        path = self.folder / "directory"
+        self.directory = Directory(path, sizes.group_memory, lambda: self.generation)
         self._queues: list[Queue | None] = [None] * QUEUES
         self._peers: dict[str, Peer] = {}
         self._looked_at = 0.0  # when for halves of files
@@ -173,6 +177,11 @@ class Place:
         """How often the prefix was flushed."""
         return self._words[_layout.EPOCH] if self._words is not None else 0
 
+    @property
+    def generation(self) -> int:
+        """How often the directory was made anew."""
+        return self._words[_layout.DIRECTORY] if self._words is not None else 0
+
     def enter(self, client_id: str, seconds: float) -> tuple[Attached, Peer, int]:
         """Attach a client of this process; blocks.
 
@@ -182,14 +191,16 @@ class Place:
         Raises:
             BackendUnavailable: shared memory is full, held or refused.
         """
+        ends_at = time.monotonic() + seconds
         with self.guarded(seconds), contextlib.ExitStack() as undo:
             undo.callback(self._give_up, client_id, seconds)
+            self._clear_unusable()
             self._open_board()
             # Its place and its memory may be needed.
             with contextlib.suppress(SegmentHeld):
-                self._clear_dead(seconds)
-            row = self.written(seconds, lambda: self.directory.add_client(client_id))
-            segment = self._make_inbox(self.folder / f"inbox-{client_id}", client_id)
+                self._clear_dead(_left(ends_at))
+            row = self._entered(client_id, ends_at)
+            segment = self._make_inbox(self.folder / f"inbox-{client_id}", row)
             undo.callback(segments.detach, segment)
             path = self.folder / f"bell-{client_id}"
             listening = self._make_bell(path)
@@ -232,6 +243,27 @@ class Place:
             return []
         with self.guarded(seconds):
             return self._clear_dead(seconds)  # of whom another process may have been faster
+
+    def mend(self, exc: SegmentDamaged, seconds: float) -> bool:
+        """Make a damaged directory anew, with all clients that live; blocks.
+
+        Returns:
+            Whether it was done; else another process was faster.
+        """
+        with self.guarded(seconds):
+            return self._mend(exc, seconds)
+
+    def enter_again(self, row: Attached, members: list[tuple[str, str, float]]) -> None:
+        """Enter a client and its memberships in a directory made anew, under the board's lock."""
+        self.directory.enter_again(row)
+        self.directory.add_members(row.id, members)
+
+    def mend_headers(self) -> None:
+        """See that others can attach what this process has attached."""
+        with self.lock:
+            for segment in [self.board, *(queue.segment for queue in self._queues if queue)]:
+                if segment is not None:
+                    segment.mend_header()
 
     def is_alive(self, client_id: str) -> bool:
         """Whether a client of that id lives."""
@@ -441,10 +473,66 @@ class Place:
             size = _layout.BOARD_BYTES
             try:
                 self.board = segments.create(path, _layout.BOARD, size, size, lambda _: None)
-            except SegmentDamaged:
-                path.unlink()
-                self.board = segments.create(path, _layout.BOARD, size, size, lambda _: None)
+            except SegmentDamaged as exc:
+                # Those that live have it attached, and see to it with their next beat.
+                raise SegmentRefused(path.name, f"is damaged ({exc})") from exc
             self._words = self.board.view.cast("I")
+
+    def _living(self) -> list[str]:
+        """Return the ids of the clients that live, as far as one can see by their inboxes."""
+        names = [path.name.removeprefix("inbox-") for path in self.folder.glob("inbox-*")]
+        return [client_id for client_id in names if self.is_alive(client_id)]
+
+    def _clear_unusable(self) -> None:
+        """Remove what cannot be attached if nobody lives here, under the guard."""
+        if self.board is not None or self._living():
+            return
+        kinds = dict.fromkeys(self.folder.glob("queues-*"), _layout.QUEUES)
+        for path, kind in [(self.folder / "board", _layout.BOARD), *kinds.items()]:
+            with contextlib.suppress(FileNotFoundError):
+                if not segments.is_usable(path, kind):
+                    path.unlink()
+
+    def _entered(self, client_id: str, ends_at: float) -> Attached:
+        def enter() -> Attached:
+            return self.directory.add_client(client_id)
+
+        try:
+            return self.written(_left(ends_at), enter)
+        except SegmentDamaged as exc:
+            self._mend(exc, _left(ends_at))
+            return self.written(_left(ends_at), enter)
+
+    def _mend(self, exc: SegmentDamaged, seconds: float) -> bool:
+        board = self._board()
+        with held(board.lock, seconds):
+            with contextlib.suppress(SegmentDamaged):
+                self.directory.check()
+                return False
+            _logger.error("the directory of %s is made anew: %s", self.folder.name, exc)
+            self.directory.make_anew(filter(None, map(self._row_of, self._living())))
+            self.board_words[_layout.DIRECTORY] = (self.generation + 1) & 0xFFFFFFFF
+        for peer in self.live_peers():
+            with contextlib.suppress(SegmentHeld), held(peer.lock, seconds):
+                peer.wake()
+        return True
+
+    def _row_of(self, client_id: str) -> Attached | None:
+        """Return what the inbox of a client says of it; None where it does not say."""
+        peer = self._peers.get(client_id)
+        if peer is not None:
+            return peer.row
+        try:
+            segment = segments.attach(self.folder / f"inbox-{client_id}", _layout.INBOX)
+        except (FileNotFoundError, SegmentDamaged, SegmentRefused):
+            return None
+        try:
+            name, pid, slot = Inbox(segment.view, _ring_bytes(segment)).owner()
+        except SegmentDamaged:
+            return None
+        finally:
+            segments.detach(segment)
+        return Attached(client_id, slot, pid) if name == client_id and slot < SLOTS else None
 
     def _rows(self, seconds: float) -> dict[str, Attached]:
         """Return all clients that are entered; blocks."""
@@ -463,7 +551,11 @@ class Place:
 
     def _clear_dead(self, seconds: float) -> list[str]:
         """Clear up after the dead, under the guard; return their ids."""
-        dead = self._dead(seconds)
+        try:
+            dead = self._dead(seconds)
+        except SegmentDamaged as exc:
+            self._mend(exc, seconds)
+            dead = self._dead(seconds)
         for row in dead:
             for queue in self.queues():
                 self._forget_waiter(queue, row.slot, seconds)
@@ -503,13 +595,13 @@ class Place:
         except OSError as exc:
             raise SharedMemoryFull(path.name, f"cannot be made ({exc.strerror})") from exc
 
-    def _make_inbox(self, path: Path, client_id: str) -> Segment:
+    def _make_inbox(self, path: Path, row: Attached) -> Segment:
         ring_bytes = self.sizes.ring_bytes
         allocated = _layout.table_offset(ring_bytes, _layout.SMALLEST_TABLE + 1)
         self._check_room(allocated)
 
         def fill(segment: Segment) -> None:
-            Inbox(segment.view, ring_bytes).format(client_id, os.getpid())
+            Inbox(segment.view, ring_bytes).format(row.id, row.pid, row.slot)
 
         size = _layout.inbox_bytes(ring_bytes)
         segment = segments.create(path, _layout.INBOX, size, allocated, fill)
@@ -532,8 +624,7 @@ class Place:
                 return None
             try:
                 # Its own idea of the size of a ring, should its message_memory be another.
-                ring_bytes = segment.size_bytes - _layout.inbox_bytes(0)
-                peer = Peer(row, segment, ring_bytes, bell)
+                peer = Peer(row, segment, _ring_bytes(segment), bell)
             except SegmentDamaged:
                 segments.detach(segment)
                 os.close(bell)
@@ -555,12 +646,32 @@ class Place:
 
             try:
                 segment = segments.create(path, _layout.QUEUES, size, _layout.BODY_OFFSET, fill)
-            except SegmentDamaged:
-                path.unlink(missing_ok=True)
-                segment = segments.create(path, _layout.QUEUES, size, _layout.BODY_OFFSET, fill)
-            structure = QueueSegment(_body(segment), self._grower(segment))
+            except SegmentDamaged as exc:
+                _logger.warning("%s is damaged, and made anew: %s", path.name, exc)
+                segment = segments.repair(path, _layout.QUEUES, size, _layout.BODY_OFFSET, fill)
+            try:
+                structure = self._structure(segment)
+            except BaseException:
+                segments.detach(segment)
+                raise
             queue = self._queues[index] = Queue(segment, structure)
             return queue
+
+    def _structure(self, segment: Segment) -> QueueSegment:
+        """Return the queues of a segment, made anew if they are damaged."""
+        body, grow = _body(segment), self._grower(segment)
+        try:
+            with contextlib.suppress(CorruptSegment):
+                return QueueSegment(body, grow)
+            with held(segment.lock, 0):
+                with contextlib.suppress(CorruptSegment):  # another was at it
+                    return QueueSegment(body, grow)
+                QueueSegment.format(body, len(body), grow)
+                return QueueSegment(body, grow)
+        except IncompatibleSegment as exc:
+            raise SegmentRefused(segment.path.name, f"another version made it ({exc})") from exc
+        except OSError as exc:
+            raise SharedMemoryFull(segment.path.name, f"cannot be made ({exc})") from exc
 
     def _forget(self, client_id: str, seconds: float) -> None:
         """Remove all traces of a client, under the guard."""
@@ -568,12 +679,12 @@ class Place:
             (self.folder / name).unlink(missing_ok=True)
         for path in self.folder.glob(f"large-{client_id}-*"):
             path.unlink(missing_ok=True)
-        self.written(seconds, lambda: self.directory.remove_client(client_id))
+        with contextlib.suppress(SegmentDamaged):  # whoever makes it anew enters the living
+            self.written(seconds, lambda: self.directory.remove_client(client_id))
 
     def _remove_if_unused(self, seconds: float) -> None:
         """Remove the folder if no client lives and nothing waits in it; under the guard."""
-        names = [path.name.removeprefix("inbox-") for path in self.folder.glob("inbox-*")]
-        if any(self.is_alive(client_id) for client_id in names):
+        if self._living():
             return
         now = time.monotonic()
         for index in range(QUEUES):
@@ -683,6 +794,10 @@ def _folder_name(prefix: str) -> str:
 def _queue_index(channel: str) -> int:
     key = non_local_part(channel) or channel
     return zlib.crc32(key.encode()) % QUEUES
+
+
+def _ring_bytes(segment: Segment) -> int:
+    return segment.size_bytes - _layout.inbox_bytes(0)
 
 
 def _body(segment: Segment) -> memoryview:

@@ -118,8 +118,9 @@ class Lock:
 class Segment:
     """One attached file; made by `create` and `attach` of a `Segments`."""
 
-    def __init__(self, path: Path, descriptor: int, size_bytes: int) -> None:
+    def __init__(self, path: Path, descriptor: int, kind: int, size_bytes: int) -> None:
         self.path = path
+        self._kind = kind
         self.size_bytes = size_bytes
         self.users = 1
         self.is_alive_here = False  # its owner is a layer of this process
@@ -145,6 +146,12 @@ class Segment:
         """Show that the owner lives, until this process ends or detaches."""
         _lockf(self._descriptor, _TRY, 1, _LIFE_BYTE)
         self.is_alive_here = True
+
+    def mend_header(self) -> None:
+        """Write again what every segment begins with, should it be damaged."""
+        header = _layout.HEADER.pack(_layout.MAGIC, _layout.VERSION, self._kind, self.size_bytes)
+        if self.view[: len(header)] != header:
+            self.view[: len(header)] = header
 
     def is_same_file(self) -> bool:
         """Whether the path still leads to this file."""
@@ -230,14 +237,68 @@ class Segments:
             if segment is not None and segment.is_same_file():
                 segment.users += 1
                 return segment
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = _opened(path)
             try:
-                segment = Segment(path, descriptor, _checked_size(path, descriptor, kind))
+                size_bytes = _checked_size(path, descriptor, kind)
+                segment = Segment(path, descriptor, kind, size_bytes)
             except BaseException:
                 os.close(descriptor)
                 raise
             self._by_path[path] = segment
             return segment
+
+    def repair(
+        self,
+        path: Path,
+        kind: int,
+        size_bytes: int,
+        allocated_bytes: int,
+        fill: Callable[[Segment], None],
+    ) -> Segment:
+        """Write a damaged file anew where it is, since others may have it attached.
+
+        Args: as for `create`.
+
+        Raises:
+            SharedMemoryFull: there is no room for it.
+            SegmentHeld: another process is at it.
+            SegmentRefused: it belongs to somebody else.
+        """
+        with self._lock:
+            descriptor = _opened(path)
+            try:
+                size_bytes = max(size_bytes, _own(path, descriptor).st_size)
+                os.ftruncate(descriptor, size_bytes)  # never shorter
+                _allocate(descriptor, 0, allocated_bytes, path.name)
+                segment = Segment(path, descriptor, kind, size_bytes)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            try:
+                segment.lock.acquire(0)
+                try:
+                    if not _is_sound(path, descriptor, kind):  # or another was faster
+                        fill(segment)
+                        segment.mend_header()
+                finally:
+                    segment.lock.release()
+            except BaseException:
+                segment.close()
+                raise
+            self._by_path[path] = segment
+            return segment
+
+    def is_usable(self, path: Path, kind: int) -> bool:
+        """Whether a file that nobody has attached can be attached."""
+        with self._lock:
+            try:
+                descriptor = _opened(path)
+            except SegmentRefused:
+                return False
+            try:
+                return _is_sound(path, descriptor, kind)
+            finally:
+                os.close(descriptor)
 
     def detach(self, segment: Segment) -> None:
         """Undo one `create` or `attach`."""
@@ -273,7 +334,7 @@ class Segments:
         try:
             os.ftruncate(descriptor, size_bytes)
             _allocate(descriptor, 0, allocated_bytes, path.name)
-            segment = Segment(path, descriptor, size_bytes)
+            segment = Segment(path, descriptor, kind, size_bytes)
         except BaseException:
             os.close(descriptor)
             path.unlink()
@@ -294,13 +355,52 @@ class Segments:
 segments: Final = Segments()
 
 
+def _opened(path: Path) -> int:
+    """Open a file that exists.
+
+    Raises:
+        FileNotFoundError: it does not.
+        SegmentRefused: it cannot be opened.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise SegmentRefused(path.name, f"cannot be opened ({exc.strerror})") from exc
+
+
+def _own(path: Path, descriptor: int) -> os.stat_result:
+    found = os.fstat(descriptor)
+    check_ours(path.name, found)
+    return found
+
+
+def check_ours(name: str, found: os.stat_result) -> None:
+    """See that a file is one of ours, and that nobody else may use it.
+
+    Raises:
+        SegmentRefused: it is not.
+    """
+    if not stat.S_ISREG(found.st_mode):
+        raise SegmentRefused(name, "is no regular file")
+    if found.st_uid != os.geteuid():
+        raise SegmentRefused(name, f"belongs to user {found.st_uid}, not to us")
+    if found.st_mode & 0o077:
+        raise SegmentRefused(name, f"may be used by others (mode {found.st_mode & 0o777:o})")
+
+
+def _is_sound(path: Path, descriptor: int, kind: int) -> bool:
+    try:
+        _checked_size(path, descriptor, kind)
+    except (SegmentDamaged, SegmentRefused):
+        return False
+    return True
+
+
 def _checked_size(path: Path, descriptor: int, kind: int) -> int:
     """Return the length of the file behind `descriptor`, if it is a segment of ours."""
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        raise SegmentRefused(path.name, f"belongs to user {found.st_uid}, not to us")
-    if found.st_mode & 0o077:
-        raise SegmentRefused(path.name, f"may be used by others (mode {found.st_mode & 0o777:o})")
+    found = _own(path, descriptor)
     header = os.pread(descriptor, _layout.HEADER.size, 0)
     if len(header) < _layout.HEADER.size:
         raise SegmentDamaged(f"{path.name}: {len(header)} bytes are no header")
