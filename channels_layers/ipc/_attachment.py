@@ -126,7 +126,8 @@ class Attachment:
         """Return the work that waits for the lock of an inbox or a segment of queues."""
         line = self._lines.get(id(owner.lock))
         if line is None or line.lock is not owner.lock:
-            line = self._lines[id(owner.lock)] = Line(owner.lock, self.seconds)
+            ring = owner.ring if isinstance(owner, Peer) else None
+            line = self._lines[id(owner.lock)] = Line(owner.lock, self.seconds, ring)
         return line
 
     @property

@@ -63,6 +63,7 @@ class IPCBackend(Backend):
         self._opening = threading.Lock()
         self._attached: Attachment | None = None
         self._routes: dict[str, Route] = {}
+        self._own_routes: dict[str, Route] = {}
         _fork.in_child(self, IPCBackend._begin_in_child)
 
     # Coming and going
@@ -124,6 +125,7 @@ class IPCBackend(Backend):
 
     def _let_go(self, attached: Attachment, seconds: float | None = None) -> None:
         self._routes.clear()
+        self._own_routes.clear()
         try:
             attached.close(seconds)
         finally:
@@ -133,7 +135,7 @@ class IPCBackend(Backend):
     def _begin_in_child(self) -> None:
         self._opening = threading.Lock()
         self._attached = None
-        self._routes = {}
+        self._routes, self._own_routes = {}, {}
 
     @property
     def _open(self) -> Attachment:
@@ -181,7 +183,7 @@ class IPCBackend(Backend):
         attached.catch_up()  # it may be an own channel
 
     def _route(self, attached: Attachment, channel: str, capacity: int) -> Route:
-        route = self._routes.get(channel)
+        route = self._routes.get(channel) or self._own_routes.get(channel)
         if route is not None and not route.is_stale:
             return route
         client = client_of(channel)
@@ -191,10 +193,11 @@ class IPCBackend(Backend):
             route = InboxRoute(attached, peer, channel, capacity)
         else:
             route = QueueRoute(attached, place.queue_of(channel), channel, capacity)
-        if peer is not attached.own:  # which goes the short way where it can
-            if len(self._routes) >= _MOST_ROUTES:
-                self._routes.clear()
-            self._routes[channel] = route
+        # Own channels are not for send_now(): they go the short way where they can.
+        routes = self._own_routes if peer is attached.own else self._routes
+        if len(routes) >= _MOST_ROUTES:
+            routes.clear()
+        routes[channel] = route
         return route
 
     def prompt(self) -> Prompt:
@@ -403,6 +406,7 @@ class IPCBackend(Backend):
         for peer in peers:
             with held(peer.lock, seconds):
                 peer.wake()
+            peer.ring()
         # Whoever is late lets go before it hands out anything: it looks at the epoch first.
         ends_at = time.monotonic() + _FLUSHED_S
         epoch = place.epoch

@@ -60,8 +60,18 @@ class Job(Generic[T]):
 class Line:
     """The work that waits for one lock."""
 
-    def __init__(self, lock: Lock, seconds: float) -> None:
+    def __init__(
+        self, lock: Lock, seconds: float, afterwards: Callable[[], None] | None = None
+    ) -> None:
+        """Begin with nothing in line.
+
+        Args:
+            lock: What the work needs.
+            seconds: How long the lock may be waited for.
+            afterwards: Is called each time the lock has been released.
+        """
         self.lock = lock
+        self._afterwards = afterwards
         self._seconds = seconds
         self._jobs: deque[Job[Any]] = deque()
         self._threads = threading.Lock()
@@ -76,7 +86,7 @@ class Line:
         except Busy:
             return None
         finally:
-            self.lock.release()
+            self._release()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` under the lock.
@@ -126,8 +136,13 @@ class Line:
             try:
                 done = [self._do(self._jobs.popleft()) for _ in range(self._how_many())]
             finally:
-                self.lock.release()
+                self._release()
             _finish(done)
+
+    def _release(self) -> None:
+        self.lock.release()
+        if self._afterwards is not None:
+            self._afterwards()
 
     def _how_many(self) -> int:
         return min(len(self._jobs), _JOBS_AT_ONCE)

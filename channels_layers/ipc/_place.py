@@ -91,16 +91,25 @@ class Peer:
         self.bell = bell
         _fork.in_child(self, Peer._begin_in_child)
         self.is_closed = False
+        self.is_due = False  # the doorbell must be rung
         self.inbox = Inbox(segment.view, ring_bytes)
 
     def wake(self) -> None:
-        """Ring unless it is awake; under the lock of the inbox."""
+        """See to it that it is awake; under the lock of the inbox, `ring` when that is released."""
         words = self.inbox.words
-        # SYNC awake: pairs with the store of 0 in Client.drain(). Rung first: whoever is killed
-        # between these lines has rung once too often, and not once too few.
+        # SYNC awake: pairs with the store of 0 in Attachment._sleep().
         if not words[_layout.AWAKE]:
-            _doorbell.ring(self.bell)
             words[_layout.AWAKE] = 1
+            self.is_due = True
+
+    def ring(self) -> None:
+        """Ring if that is due; not under the lock, which whoever wakes up wants to have next.
+
+        Who is killed before it has rung delays the client until its next beat.
+        """
+        if self.is_due:
+            self.is_due = False
+            _doorbell.ring(self.bell)
 
     def has_seen(self, epoch: int) -> bool:
         """Whether it has heard of the flush that began `epoch`, or will never."""

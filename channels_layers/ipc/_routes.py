@@ -48,6 +48,8 @@ class InboxRoute:
             return self.push(payload, expires_at)
         finally:
             self._lock.release()
+            if self._peer.is_due:
+                self._peer.ring()
 
     def push(self, payload: bytes, expires_at: float, flag: int = 0) -> int:
         """Put a message in, under the lock; return -1.
