@@ -36,6 +36,7 @@ SLOTS: Final = 256  # clients at once; as many as there are bits in a queue's li
 
 _PAGE_BYTES: Final = 4096
 _CHECKPOINT_PAGES: Final = 64  # the log grows to a quarter of a megabyte, and is used anew
+_SQL_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError, MemoryError)  # of a damaged one as well
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _READS: Final = 10
 _READ_AGAIN_S: Final = 0.0005
@@ -261,11 +262,11 @@ class Directory:
             self._own_changes += 1
             try:
                 return change(database)
-            except sqlite3.DatabaseError as exc:
+            except _SQL_ERRORS as exc:
                 raise _translated(exc) from exc
             finally:
                 if database.in_transaction:
-                    with contextlib.suppress(sqlite3.DatabaseError):
+                    with contextlib.suppress(*_SQL_ERRORS):
                         database.execute("ROLLBACK")
 
     def _refresh(self) -> None:
@@ -295,7 +296,7 @@ class Directory:
                 database.execute(f"PRAGMA max_page_count = {self._max_pages}")
                 database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
                 database.executescript(_SCHEMA)
-            except sqlite3.DatabaseError as exc:
+            except _SQL_ERRORS as exc:
                 database.close()
                 raise _translated(exc) from exc
             except BaseException:
@@ -363,7 +364,7 @@ def _patiently(read: Callable[[], T]) -> T:
             return read()
         except Busy:
             pass
-        except sqlite3.DatabaseError as exc:
+        except _SQL_ERRORS as exc:
             problem = _translated(exc)
             if not isinstance(problem, Busy):
                 raise problem from exc
@@ -371,7 +372,7 @@ def _patiently(read: Callable[[], T]) -> T:
     raise Busy
 
 
-def _translated(exc: sqlite3.DatabaseError) -> Exception:
+def _translated(exc: Exception) -> Exception:
     """Return what `exc` means to a caller."""
     code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     if code in _BUSY:

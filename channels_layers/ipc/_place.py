@@ -341,10 +341,11 @@ class Place:
         return self._queues[index] or self._make_queue(index)
 
     def queue_at(self, index: int) -> Queue | None:
-        """Return a segment of queues if anybody has made it."""
+        """Return a segment of queues if anybody has made it, and it can be used."""
         queue = self._queues[index]
         if queue is None and (self.folder / f"queues-{index:02}").exists():
-            return self._make_queue(index)
+            with contextlib.suppress(SegmentRefused):
+                return self._make_queue(index)
         return queue
 
     def sweep_queues(self, now: float, seconds: float) -> None:
