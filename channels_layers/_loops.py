@@ -127,16 +127,20 @@ class Watches:
     watch with it.
     """
 
-    def __init__(self, descriptor: int, on_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, descriptor: int, on_ready: Callable[[], bool], again: Callable[[], bool]
+    ) -> None:
         """Watch nothing yet.
 
         Args:
             descriptor: What becomes readable.
-            on_ready: Is called in the loop; True asks for another call when the loop has come
-                round. It must see to it that the descriptor is not readable any more.
+            on_ready: Is called in the loop, and must see to it that the descriptor is not readable
+                any more; True asks for a call of `again` when the loop has come round.
+            again: The same, when nothing may have become readable.
         """
         self._descriptor = descriptor
         self._on_ready = on_ready
+        self._again = again
         self._lock = threading.Lock()
         self._loops: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self._is_closed = False
@@ -150,10 +154,10 @@ class Watches:
             return False
         with self._lock:
             if isinstance(loop, asyncio.AbstractEventLoop):
-                loop.add_reader(self._descriptor, self._act, loop)
+                loop.add_reader(self._descriptor, self._act, loop, self._on_ready)
                 self._loops[loop] = None
             else:
-                self._loops[loop] = _watch_in_trio(self._descriptor, self._on_ready)
+                self._loops[loop] = _watch_in_trio(self._descriptor, self._on_ready, self._again)
         return True
 
     def close(self, then: Callable[[], None]) -> None:
@@ -185,9 +189,9 @@ class Watches:
         if not last:
             unwatched(0)
 
-    def _act(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._is_closed and self._on_ready():
-            loop.call_soon(self._act, loop)
+    def _act(self, loop: asyncio.AbstractEventLoop, act: Callable[[], bool]) -> None:
+        if not self._is_closed and act():
+            loop.call_soon(self._act, loop, self._again)
 
 
 def _is_running(loop: Any) -> bool:
@@ -214,7 +218,9 @@ def _unwatch(loop: Any, scope: Any, descriptor: int, done: Callable[[], None]) -
     done()
 
 
-def _watch_in_trio(descriptor: int, on_ready: Callable[[], bool]) -> trio.CancelScope:
+def _watch_in_trio(
+    descriptor: int, on_ready: Callable[[], bool], again: Callable[[], bool]
+) -> trio.CancelScope:
     """Start a system task of the running trio run; return what ends it."""
     import trio
 
@@ -225,8 +231,10 @@ def _watch_in_trio(descriptor: int, on_ready: Callable[[], bool]) -> trio.Cancel
             # Whenever it gets its turn, the descriptor may have been closed.
             while _is_open(scope):
                 await trio.lowlevel.wait_readable(descriptor)
-                while _is_open(scope) and on_ready():
+                act = on_ready
+                while _is_open(scope) and act():
                     await trio.lowlevel.checkpoint()
+                    act = again
 
     trio.lowlevel.spawn_system_task(watch, name="channels_layers watch")
     return scope

@@ -117,7 +117,7 @@ class Attachment:
         self._wanted: dict[str, int] = {}
         self._waiting: set[str] = set()
         self._is_closed = False
-        self._watches = Watches(self._listening, self._on_bell)
+        self._watches = Watches(self._listening, self._on_bell, partial(self.drain, may_sleep=True))
         client.ledger.counts = cast("MutableSequence[int]", self.own.inbox.words)
         _fork.in_child(self, Attachment._begin_in_child)
         keeper.add(self)
