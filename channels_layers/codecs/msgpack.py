@@ -21,6 +21,7 @@ _STRICT: Final = (
 # inside text; then the look is in vain.
 _UINT64: Final = 0xCF
 
+_are_scalars: Final = SCALARS.issuperset
 _packb: Final = ormsgpack.packb
 _unpackb: Final = ormsgpack.unpackb
 
@@ -36,17 +37,19 @@ def encode(message: Message) -> bytes:
     except TypeError:
         # A subclass, a foreign type, a huge int, a lone surrogate: to_plain() tells.
         return _packb(to_plain(message), None, _STRICT)
-    if _is_sound(message, payload):
+    # Most messages are flat. The types of ormsgpack itself are seen by this look alone.
+    if (
+        message.__class__ is dict
+        and _are_scalars(map(type, message.values()))
+        and _UINT64 not in payload
+    ) or _is_sound(message, payload):
         return payload
     return _packb(to_plain(message), None, _STRICT)
 
 
 def _is_sound(message: Message, payload: bytes) -> bool:
-    """Say whether `payload` holds just what `message` may hold."""
-    if message.__class__ is not dict:
-        return False
-    # Most messages are flat; the types of ormsgpack itself are seen by this look alone.
-    if not SCALARS.issuperset(map(type, message.values())) and not is_plain(message):
+    """Say whether `payload` holds just what `message` may hold, by a walk."""
+    if message.__class__ is not dict or not is_plain(message):
         return False
     return _UINT64 not in payload or not has_large_int(message)
 
