@@ -31,7 +31,7 @@ from ._layout import (
     MEMBER_DISCARDED,
     QUESTION,
 )
-from ._place import Peer, Place, Sizes, held, places
+from ._place import Peer, Place, Sizes, full_error, held, places
 from ._queue_layout import CorruptSegment
 from ._routes import InboxRoute, QueueRoute, Route
 
@@ -545,6 +545,4 @@ def _pushed(route: Route, push: Callable[[], int | None]) -> int | None:
             route.mend(exc)
             return push()
     except OSError as exc:
-        if isinstance(exc.__cause__, SharedMemoryFull):
-            raise exc.__cause__ from None
-        raise SharedMemoryFull("queues", f"shared memory is full ({exc.strerror})") from exc
+        raise full_error(exc, "queues") from exc

@@ -45,7 +45,13 @@ from ._errors import (
     SharedMemoryFull,
 )
 from ._inbox import Inbox
-from ._queue_layout import CorruptSegment, IncompatibleSegment
+from ._queue_layout import (
+    BLOCK_BYTES,
+    FIRST_BLOCK,
+    GROWTH_BLOCKS,
+    CorruptSegment,
+    IncompatibleSegment,
+)
 from ._queues import QueueSegment
 from ._segment import Lock, Segment, locked_by, segments
 
@@ -57,6 +63,7 @@ SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where POSIX shared memo
 QUEUES: Final = 16  # segments that the channels of nobody are spread over, each with its lock
 _INBOXES: Final = 128  # how many inboxes fit into half of the message memory
 _SMALLEST_RING: Final = 65_536  # bytes
+_FIRST_BYTES: Final = _layout.BODY_OFFSET + (FIRST_BLOCK + GROWTH_BLOCKS) * BLOCK_BYTES + 4096
 _BUSY_S: Final = 0.001  # between two tries to get at the directory
 _LOOK_S: Final = 5.0  # between two looks for files that nobody needs
 _MAKING_S: Final = 60.0  # a file that is hidden for so long is not being made any more
@@ -464,8 +471,8 @@ class Place:
         board = self._board()
         assert self._words is not None, "the board is open"  # noqa: S101
         with held(board.lock, seconds):
-            self._words[_layout.EPOCH] = (self._words[_layout.EPOCH] + 1) & 0xFFFFFFFF
             self.directory.clear_members()
+            self._words[_layout.EPOCH] = (self._words[_layout.EPOCH] + 1) & 0xFFFFFFFF
 
     # Helpers
 
@@ -654,11 +661,15 @@ class Place:
                 body_bytes = segment.size_bytes - _layout.BODY_OFFSET
                 QueueSegment.format(_body(segment), body_bytes, self._grower(segment))
 
+            begin = _layout.BODY_OFFSET
             try:
-                segment = segments.create(path, _layout.QUEUES, size, _layout.BODY_OFFSET, fill)
-            except SegmentDamaged as exc:
-                _logger.warning("%s is damaged, and made anew: %s", path.name, exc)
-                segment = segments.repair(path, _layout.QUEUES, size, _layout.BODY_OFFSET, fill)
+                try:
+                    segment = segments.create(path, _layout.QUEUES, size, begin, fill)
+                except SegmentDamaged as exc:
+                    _logger.warning("%s is damaged, and made anew: %s", path.name, exc)
+                    segment = segments.repair(path, _layout.QUEUES, size, begin, fill)
+            except OSError as exc:
+                raise full_error(exc, path.name) from exc
             try:
                 structure = self._structure(segment)
             except BaseException:
@@ -681,7 +692,7 @@ class Place:
         except IncompatibleSegment as exc:
             raise SegmentRefused(segment.path.name, f"another version made it ({exc})") from exc
         except OSError as exc:
-            raise SharedMemoryFull(segment.path.name, f"cannot be made ({exc})") from exc
+            raise full_error(exc, segment.path.name) from exc
 
     def _forget(self, client_id: str, seconds: float) -> None:
         """Remove all traces of a client, under the guard."""
@@ -689,7 +700,8 @@ class Place:
             (self.folder / name).unlink(missing_ok=True)
         for path in self.folder.glob(f"large-{client_id}-*"):
             path.unlink(missing_ok=True)
-        with contextlib.suppress(SegmentDamaged):  # whoever makes it anew enters the living
+        # Without an inbox it is dead to all, and a directory made anew has only the living.
+        with contextlib.suppress(SegmentDamaged, SharedMemoryFull):
             self.written(seconds, lambda: self.directory.remove_client(client_id))
 
     def _remove_if_unused(self, seconds: float) -> None:
@@ -710,13 +722,14 @@ class Place:
 
     def _check_room(self, more_bytes: int, *, in_queues: bool = False) -> None:
         """Refuse what would exceed `message_memory`, or the half of it that is for queues."""
-        total, queues = more_bytes, more_bytes
+        total, queues = more_bytes, more_bytes + QUEUES * _FIRST_BYTES
         for entry in os.scandir(self.folder):
             if entry.name.startswith(("inbox-", "queues-", "large-")):
                 with contextlib.suppress(FileNotFoundError):
                     used = entry.stat(follow_symlinks=False).st_blocks * 512
                     total += used
-                    queues += used if entry.name.startswith("queues-") else 0
+                    if entry.name.startswith("queues-"):
+                        queues += max(0, used - _FIRST_BYTES)
         problem = f"message_memory of {self.sizes.message_memory} bytes is used up"
         if total > self.sizes.message_memory:
             raise SharedMemoryFull(self.folder.name, problem)
@@ -726,9 +739,11 @@ class Place:
     def _grower(self, segment: Segment) -> Callable[[int], None]:
         def grow(size_bytes: int) -> None:
             try:
-                more = _layout.BODY_OFFSET + size_bytes - segment.allocated_bytes
+                # Its first piece is every segment's own, however large the others have become.
+                end = _layout.BODY_OFFSET + size_bytes
+                more = end - segment.allocated_bytes
                 if more > 0:
-                    self._check_room(more, in_queues=True)
+                    self._check_room(more, in_queues=end > _FIRST_BYTES)
                 segment.allocate_range(0, _layout.BODY_OFFSET + size_bytes)
             except SharedMemoryFull as exc:
                 raise OSError(errno.ENOSPC, str(exc)) from exc
@@ -752,6 +767,8 @@ class Place:
             except FileNotFoundError:  # somebody has just removed the folder
                 continue
             except OSError as exc:
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()  # if it is empty
                 raise SharedMemoryFull(path.name, f"cannot be opened ({exc.strerror})") from exc
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -804,6 +821,13 @@ def _folder_name(prefix: str) -> str:
 def _queue_index(channel: str) -> int:
     key = non_local_part(channel) or channel
     return zlib.crc32(key.encode()) % QUEUES
+
+
+def full_error(exc: OSError, name: str) -> SharedMemoryFull:
+    """Return what it means that a segment of queues could not grow."""
+    if isinstance(exc.__cause__, SharedMemoryFull):
+        return exc.__cause__
+    return SharedMemoryFull(name, f"shared memory is full ({exc.strerror})")
 
 
 def _ring_bytes(segment: Segment) -> int:

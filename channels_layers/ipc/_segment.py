@@ -211,7 +211,7 @@ class Segments:
             try:
                 fill(segment)
                 segment.view[0:8] = _layout.MAGIC.to_bytes(8, "little")
-                os.link(hidden, path)
+                _publish(hidden, path)
             except FileExistsError:
                 segment.close()
                 return self.attach(path, kind)
@@ -219,7 +219,7 @@ class Segments:
                 segment.close()
                 raise
             finally:
-                hidden.unlink()
+                hidden.unlink(missing_ok=True)
             segment.path = path
             self._by_path[path] = segment
             return segment
@@ -353,6 +353,16 @@ class Segments:
 
 
 segments: Final = Segments()
+
+
+def _publish(hidden: Path, path: Path) -> None:
+    """Give a finished file its name, unless another process was faster."""
+    try:
+        os.link(hidden, path)
+    except FileExistsError:
+        raise
+    except OSError as exc:
+        raise SharedMemoryFull(path.name, f"cannot be made ({exc.strerror})") from exc
 
 
 def _opened(path: Path) -> int:
