@@ -167,7 +167,11 @@ class ChannelLayer:
             await self._offer(channel, payload)
             return
         self._checked_size(payload)
-        is_queued, waiter = remote.offer_here(channel, payload)
+        try:
+            is_queued, waiter = remote.offer_here(channel, payload)
+        finally:
+            if self._exchange.heirs:
+                self._wake_heirs()
         if not is_queued:
             await remote.send(channel, payload, self._capacity(channel))
         elif waiter is not None:
