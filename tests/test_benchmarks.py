@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from channels_layers.ipc._place import SHARED_MEMORY, _folder_name
+from channels_layers.ipc._place import SHARED_MEMORY, folder_name
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -59,7 +59,7 @@ def has_ended(session: int) -> bool:
 def left_in_shared_memory(pid: int) -> list[str]:
     """Return the prefixes that benchmarks/_ipc.py makes in a process and that are still there."""
     prefixes = [f"benchmark {pid} {number}" for number in range(10)]
-    return [prefix for prefix in prefixes if (SHARED_MEMORY / _folder_name(prefix)).exists()]
+    return [prefix for prefix in prefixes if (SHARED_MEMORY / folder_name(prefix)).exists()]
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,8 @@ from ._layout import (
     SEEN,
     TAIL,
 )
-from ._place import Peer, Place, Queue, held
+from ._peer import Peer
+from ._place import Place, Queue, held
 from ._queue_layout import CorruptSegment
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ class Attachment:
             if arrival == "message":
                 account = self.client.account_of(name)
                 self._came[account] = self._came.get(account, 0) + 1
-            loaded = self.place.load_large(payload)
+            loaded = self.place.large.load(payload)
             if loaded is None:
                 self._report(SegmentDamaged("a large message without its file"))
                 return []
@@ -296,7 +297,7 @@ class Attachment:
         """Let go of what was sent before a flush."""
         kind, name, payload, _, _ = record
         if kind & IN_A_FILE:
-            self.place.drop_large(payload)
+            self.place.large.drop(payload)
             if kind & ~IN_A_FILE == MESSAGE:
                 account = self.client.account_of(name)
                 self._came[account] = self._came.get(account, 0) + 1
@@ -395,7 +396,7 @@ class Attachment:
         if found is None:
             return None
         _, payload, _, kind = found
-        return self.place.load_large(payload) if kind else payload
+        return self.place.large.load(payload) if kind else payload
 
     def _look(self, name: str) -> None:
         """Fetch what is wanted of a channel, or pass the hint on."""
@@ -414,7 +415,7 @@ class Attachment:
                 self._waiting.add(channel)
                 return
             name, payload, expires_at, kind = found
-            loaded = self.place.load_large(payload, keep=True) if kind else payload
+            loaded = self.place.large.load(payload, keep=True) if kind else payload
             if loaded is None:
                 self._report(SegmentDamaged("a large message without its file"))
                 continue
@@ -424,7 +425,7 @@ class Attachment:
                 slot = structure.push_front(name, [(payload, expires_at, kind)], now)
                 self.wake(slot, name)
             elif kind:
-                self.place.drop_large(payload)
+                self.place.large.drop(payload)
         self._waiting.discard(channel)
         self.wake(structure.unwait(channel, self.row.slot), channel)
 

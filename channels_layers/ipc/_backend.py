@@ -31,7 +31,8 @@ from ._layout import (
     MEMBER_DISCARDED,
     QUESTION,
 )
-from ._place import Peer, Place, Sizes, full_error, held, places
+from ._peer import Peer
+from ._place import Place, Sizes, full_error, held, places
 from ._queue_layout import CorruptSegment
 from ._routes import InboxRoute, QueueRoute, Route
 
@@ -487,7 +488,7 @@ class IPCBackend(Backend):
         """Return the payload or, if it is longer than `longest`, the name of a file with it."""
         if len(payload) <= longest:
             return 0, payload
-        return IN_A_FILE, await executor.run(partial(place.store_large, owner, payload, expires_at))
+        return IN_A_FILE, await executor.run(partial(place.large.store, owner, payload, expires_at))
 
     async def _asked(self, attached: Attachment, ask: Callable[[], T]) -> T:
         """Ask the directory, in an executor if another process is in the way."""
@@ -510,7 +511,7 @@ class IPCBackend(Backend):
     def _drop(self, place: Place, flag: int, payload: bytes) -> None:
         """Remove the file of a large message that was not taken."""
         if flag:
-            place.drop_large(payload)
+            place.large.drop(payload)
 
     def _peer(self, place: Place, client_id: str) -> Peer | None:
         try:

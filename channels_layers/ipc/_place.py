@@ -15,13 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import logging
-import math
 import os
-import secrets
-import stat
 import threading
 import time
 import zlib
@@ -34,7 +29,6 @@ from typing import Final, TypeVar
 
 from .. import _fork
 from .._core.names import non_local_part
-from ..statistics import Dropped, Statistics
 from . import _doorbell, _layout
 from ._directory import SLOTS, Attached, Busy, Directory
 from ._errors import (
@@ -44,7 +38,10 @@ from ._errors import (
     SegmentRefused,
     SharedMemoryFull,
 )
+from ._folder import Guard, folder_name
 from ._inbox import Inbox
+from ._large import LargeMessages
+from ._peer import Peer
 from ._queue_layout import (
     BLOCK_BYTES,
     FIRST_BLOCK,
@@ -53,7 +50,7 @@ from ._queue_layout import (
     IncompatibleSegment,
 )
 from ._queues import QueueSegment
-from ._segment import Lock, Segment, locked_by, segments
+from ._segment import Lock, Segment, segments
 
 T = TypeVar("T")
 
@@ -67,7 +64,6 @@ _FIRST_BYTES: Final = _layout.BODY_OFFSET + (FIRST_BLOCK + GROWTH_BLOCKS) * BLOC
 _BUSY_S: Final = 0.001  # between two tries to get at the directory
 _LOOK_S: Final = 5.0  # between two looks for files that nobody needs
 _MAKING_S: Final = 60.0  # a file that is hidden for so long is not being made any more
-_LAST_MOMENT: Final = 10**12  # in the name of a file that never expires
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,68 +84,6 @@ class Sizes:
         return self.message_memory // 2
 
 
-class Peer:
-    """Another client's inbox and doorbell, or one's own, for writing to it."""
-
-    def __init__(self, row: Attached, segment: Segment, ring_bytes: int, bell: int) -> None:
-        self.row = row
-        self.segment = segment
-        self.lock = segment.lock
-        self.bell = bell
-        _fork.in_child(self, Peer._begin_in_child)
-        self.is_closed = False
-        self.is_due = False  # the doorbell must be rung
-        self.inbox = Inbox(segment.view, ring_bytes)
-
-    def wake(self) -> None:
-        """See to it that it is awake; under the lock of the inbox, `ring` when that is released."""
-        words = self.inbox.words
-        # SYNC awake: pairs with the store of 0 in Attachment._sleep().
-        if not words[_layout.AWAKE]:
-            words[_layout.AWAKE] = 1
-            self.is_due = True
-
-    def ring(self) -> None:
-        """Ring if that is due; not under the lock, which whoever wakes up wants to have next.
-
-        Who is killed before it has rung delays the client until its next beat.
-        """
-        if self.is_due:
-            self.is_due = False
-            _doorbell.ring(self.bell)
-
-    def has_seen(self, epoch: int) -> bool:
-        """Whether it has heard of the flush that began `epoch`, or will never."""
-        return self.inbox.words[_layout.SEEN] == epoch or not self.segment.is_owner_alive()
-
-    def unheard(self) -> Statistics:
-        """Return what others could not bring to it, which it has not counted itself."""
-        dropped = dict.fromkeys((reason.value for reason in Dropped), 0)
-        dropped[Dropped.FULL.value] = self.inbox.longs[_layout.MISSED]
-        return Statistics(
-            messages_count=0,
-            messages_count_per_second=0.0,
-            messages_pending=0,
-            messages_max_age=0.0,
-            channel_full_count=self.inbox.longs[_layout.REFUSED],
-            channel_full_count_per_second=0.0,
-            dropped_count=dropped,
-        )
-
-    def close(self) -> None:
-        """Let go of both."""
-        self.is_closed = True
-        segments.detach(self.segment)
-        bell, self.bell = self.bell, -1
-        os.close(bell)
-
-    def _begin_in_child(self) -> None:
-        """Let go of the doorbell, which must not outlive its owner here."""
-        if self.bell >= 0:
-            os.close(self.bell)
-            self.bell = -1
-
-
 class Queue:
     """One segment of queues."""
 
@@ -163,8 +97,10 @@ class Place:
     """This process's hold on one prefix."""
 
     def __init__(self, prefix: str, sizes: Sizes) -> None:
-        self.folder = SHARED_MEMORY / _folder_name(prefix)
+        self.folder = SHARED_MEMORY / folder_name(prefix)
         self.sizes = sizes
+        self.guard = Guard(self.folder)
+        self.large = LargeMessages(self.folder, self._check_room)
         self.users = 0
         self.lock = threading.RLock()  # what follows; never held while waiting for a process
         self.board: Segment | None = None
@@ -208,7 +144,7 @@ class Place:
             BackendUnavailable: shared memory is full, held or refused.
         """
         ends_at = time.monotonic() + seconds
-        with self.guarded(seconds), contextlib.ExitStack() as undo:
+        with self.guard.held(seconds), contextlib.ExitStack() as undo:
             undo.callback(self._give_up, client_id, seconds)
             self._clear_unusable()
             self._open_board()
@@ -236,7 +172,7 @@ class Place:
         """
         ends_at = time.monotonic() + seconds
         try:
-            with self.guarded(seconds):
+            with self.guard.held(seconds):
                 for queue in list(filter(None, self._queues)):
                     self._forget_waiter(queue, row.slot, _left(ends_at))
                 self.drop_peer(row.id)
@@ -257,7 +193,7 @@ class Place:
         self._clear_halves()
         if not self._dead(seconds):
             return []
-        with self.guarded(seconds):
+        with self.guard.held(seconds):
             return self._clear_dead(seconds)  # of whom another process may have been faster
 
     def mend(self, exc: SegmentDamaged, seconds: float) -> bool:
@@ -266,7 +202,7 @@ class Place:
         Returns:
             Whether it was done; else another process was faster.
         """
-        with self.guarded(seconds):
+        with self.guard.held(seconds):
             return self._mend(exc, seconds)
 
     def enter_again(self, row: Attached, members: list[tuple[str, str, float]]) -> None:
@@ -374,7 +310,7 @@ class Place:
         """Remove the files of large messages that this process has dropped unread."""
         released = queue.structure.released
         while released:
-            self.drop_large(released.pop())
+            self.large.drop(released.pop())
 
     def rebuild(self, queue: Queue) -> None:
         """Make a damaged segment of queues anew, under its lock; what it held is lost."""
@@ -383,75 +319,7 @@ class Place:
         QueueSegment.format(_body(queue.segment), queue.segment.size_bytes - allocated, grow)
         queue.structure = QueueSegment(_body(queue.segment), grow)
 
-    # Large messages
-
-    def store_large(self, client_id: str, payload: bytes, expires_at: float) -> bytes:
-        """Put a large payload into a file of its own; return the file's name.
-
-        Whoever is killed with it in hand leaves the file; it is removed when it has expired.
-
-        Raises:
-            SharedMemoryFull: there is no room for it.
-        """
-        moment = min(math.ceil(expires_at), _LAST_MOMENT)
-        name = f"large-{client_id}-{moment}-{secrets.token_hex(6)}"
-        self._check_room(len(payload))
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            descriptor = os.open(self.folder / name, flags, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, len(payload))
-                os.write(descriptor, payload)
-            except BaseException:
-                (self.folder / name).unlink()
-                raise
-            finally:
-                os.close(descriptor)
-        except OSError as exc:
-            raise SharedMemoryFull(name, f"shared memory is full ({exc.strerror})") from exc
-        return name.encode()
-
-    def load_large(self, name: bytes, *, keep: bool = False) -> bytes | None:
-        """Take the payload out of a file; None where that is not a file of ours."""
-        path = self._large(name)
-        if path is None:
-            return None
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return None
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-                return None
-            return os.read(descriptor, found.st_size)
-        finally:
-            os.close(descriptor)
-            if not keep:
-                self.drop_large(name)
-
-    def drop_large(self, name: bytes) -> None:
-        """Remove a file that nobody will read."""
-        path = self._large(name)
-        if path is not None:
-            path.unlink(missing_ok=True)
-
     # Locks
-
-    @contextmanager
-    def guarded(self, seconds: float) -> Iterator[None]:
-        """Hold the guard of the folder, which is there then; blocks.
-
-        Raises:
-            SegmentHeld: another process holds it for too long.
-            SegmentRefused: the folder belongs to another user.
-        """
-        with places.threads_guard:
-            descriptor = self._locked_guard(seconds)
-            try:
-                yield
-            finally:
-                os.close(descriptor)
 
     def written(self, seconds: float, change: Callable[[], T]) -> T:
         """Change the directory under the lock of the board; blocks."""
@@ -750,57 +618,6 @@ class Place:
 
         return grow
 
-    def _large(self, name: bytes) -> Path | None:
-        text = name.decode("ascii", "replace")
-        is_ours = text.startswith("large-") and text.replace("-", "").isalnum()
-        return self.folder / text if is_ours else None
-
-    def _locked_guard(self, seconds: float) -> int:
-        """Open and lock the guard of a folder that is still there then."""
-        ends_at = time.monotonic() + seconds
-        while True:
-            self._make_folder()
-            path = self.folder / "guard"
-            try:
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-                descriptor = os.open(path, flags, 0o600)
-            except FileNotFoundError:  # somebody has just removed the folder
-                continue
-            except OSError as exc:
-                with contextlib.suppress(OSError):
-                    self.folder.rmdir()  # if it is empty
-                raise SharedMemoryFull(path.name, f"cannot be opened ({exc.strerror})") from exc
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-                    return descriptor
-            except FileNotFoundError:
-                pass
-            except OSError:
-                if time.monotonic() > ends_at:
-                    pid = locked_by(descriptor, 0)
-                    os.close(descriptor)
-                    raise SegmentHeld("guard", pid) from None
-                time.sleep(_BUSY_S)
-            os.close(descriptor)
-
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(mode=0o700)
-        except FileExistsError:
-            pass
-        except OSError as exc:
-            raise SharedMemoryFull(self.folder.name, f"cannot be made ({exc.strerror})") from exc
-        try:
-            found = os.lstat(self.folder)
-        except FileNotFoundError:
-            return
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise SegmentRefused(self.folder.name, f"belongs to user {found.st_uid}, not to us")
-        if found.st_mode & 0o077:
-            problem = f"is open to others (mode {found.st_mode & 0o777:o})"
-            raise SegmentRefused(self.folder.name, problem)
-
 
 @contextmanager
 def held(lock: Lock, seconds: float) -> Iterator[None]:
@@ -810,11 +627,6 @@ def held(lock: Lock, seconds: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _folder_name(prefix: str) -> str:
-    digest = hashlib.sha256(prefix.encode()).hexdigest()[:16]
-    return f"channels-layers-{os.geteuid()}-{digest}"
 
 
 @lru_cache(maxsize=16_384)
@@ -858,7 +670,6 @@ class _Places:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_prefix: dict[str, Place] = {}
-        self.threads_guard = threading.Lock()  # of the guards of all folders
         _fork.in_child(self, _Places.__init__)
 
     def get(self, prefix: str, sizes: Sizes) -> Place:

@@ -11,7 +11,8 @@ from ._layout import AWAKE, EPOCH, MESSAGE
 
 if TYPE_CHECKING:
     from ._attachment import Attachment
-    from ._place import Peer, Queue
+    from ._peer import Peer
+    from ._place import Queue
 
 _LONGEST_IN_A_QUEUE: Final = 16_384  # bytes; 36 blocks
 _NOBODY: Final = "nobody"  # in the names of the files of large messages in queues

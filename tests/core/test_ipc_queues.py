@@ -461,6 +461,8 @@ class Model(RuleBasedStateMachine):
         self.numbers["expired"] += len(letters) - len(live)
         if self.letters[channel]:
             self.woken(channel, slot)
+        elif slot >= 0:  # told of a message that has expired since
+            self.no_more(channel, slot)
 
     @rule(channel=st.sampled_from(CHANNELS + FAMILIES))
     def take(self, channel):

@@ -181,7 +181,7 @@ class Prefix:
 
     def __init__(self):
         self.name = f"fault-{os.getpid()}-{secrets.token_hex(4)}"
-        self.folder = _place.SHARED_MEMORY / _place._folder_name(self.name)
+        self.folder = _place.SHARED_MEMORY / _place.folder_name(self.name)
 
     def files(self):
         """Return the names of all files, sorted; none where there is no folder."""

@@ -175,7 +175,7 @@ def test_large_messages_to_a_client_are_bounded(prefix):
             owner = other._backend._attached.row.id
             while True:  # as many writers would, while the owner does not come to take them
                 try:
-                    await asyncio.to_thread(place.store_large, owner, b"x" * MIB, 1e9)
+                    await asyncio.to_thread(place.large.store, owner, b"x" * MIB, 1e9)
                 except BackendUnavailable as error:
                     assert "used up" in str(error)  # noqa: PT017
                     break

@@ -36,7 +36,7 @@ async def hold(report, prefix, what, channel):
     report.tell("open")
     while await report.heard() == "hold":
         if what == "guard":
-            with place.guarded(10):
+            with place.guard.held(10):
                 os.kill(os.getpid(), signal.SIGSTOP)
         else:
             lock = {

@@ -1,0 +1,85 @@
+"""Messages too large for a ring or a queue, each in a file of its own until it is read."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ._errors import SharedMemoryFull
+
+_LAST_MOMENT: Final = 10**12  # in the name of a file that never expires
+
+
+class LargeMessages:
+    """The files of one prefix, ``large-CLIENT-MOMENT-RANDOM``; MOMENT is when it expires."""
+
+    def __init__(self, folder: Path, check_room: Callable[[int], None]) -> None:
+        """Use a folder.
+
+        Args:
+            folder: Of the prefix.
+            check_room: Raises `SharedMemoryFull` where so many bytes more would be too many.
+        """
+        self._folder = folder
+        self._check_room = check_room
+
+    def store(self, client_id: str, payload: bytes, expires_at: float) -> bytes:
+        """Put a large payload into a file of its own; return the file's name.
+
+        Whoever is killed with it in hand leaves the file; it is removed when it has expired.
+
+        Raises:
+            SharedMemoryFull: there is no room for it.
+        """
+        moment = min(math.ceil(expires_at), _LAST_MOMENT)
+        name = f"large-{client_id}-{moment}-{secrets.token_hex(6)}"
+        self._check_room(len(payload))
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._folder / name, flags, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, len(payload))
+                os.write(descriptor, payload)
+            except BaseException:
+                (self._folder / name).unlink()
+                raise
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            raise SharedMemoryFull(name, f"shared memory is full ({exc.strerror})") from exc
+        return name.encode()
+
+    def load(self, name: bytes, *, keep: bool = False) -> bytes | None:
+        """Take the payload out of a file; None where that is not a file of ours."""
+        path = self._path(name)
+        if path is None:
+            return None
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                return None
+            return os.read(descriptor, found.st_size)
+        finally:
+            os.close(descriptor)
+            if not keep:
+                self.drop(name)
+
+    def drop(self, name: bytes) -> None:
+        """Remove a file that nobody will read."""
+        path = self._path(name)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def _path(self, name: bytes) -> Path | None:
+        text = name.decode("ascii", "replace")
+        is_ours = text.startswith("large-") and text.replace("-", "").isalnum()
+        return self._folder / text if is_ours else None

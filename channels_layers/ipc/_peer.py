@@ -1,0 +1,74 @@
+"""A client as another one sees it: its inbox and its doorbell."""
+
+from __future__ import annotations
+
+import os
+
+from .. import _fork
+from ..statistics import Dropped, Statistics
+from . import _doorbell, _layout
+from ._directory import Attached
+from ._inbox import Inbox
+from ._segment import Segment, segments
+
+
+class Peer:
+    """Another client's inbox and doorbell, or one's own, for writing to it."""
+
+    def __init__(self, row: Attached, segment: Segment, ring_bytes: int, bell: int) -> None:
+        self.row = row
+        self.segment = segment
+        self.lock = segment.lock
+        self.bell = bell
+        _fork.in_child(self, Peer._begin_in_child)
+        self.is_closed = False
+        self.is_due = False  # the doorbell must be rung
+        self.inbox = Inbox(segment.view, ring_bytes)
+
+    def wake(self) -> None:
+        """See to it that it is awake; under the lock of the inbox, `ring` when that is released."""
+        words = self.inbox.words
+        # SYNC awake: pairs with the store of 0 in Attachment._sleep().
+        if not words[_layout.AWAKE]:
+            words[_layout.AWAKE] = 1
+            self.is_due = True
+
+    def ring(self) -> None:
+        """Ring if that is due; not under the lock, which whoever wakes up wants to have next.
+
+        Who is killed before it has rung delays the client until its next beat.
+        """
+        if self.is_due:
+            self.is_due = False
+            _doorbell.ring(self.bell)
+
+    def has_seen(self, epoch: int) -> bool:
+        """Whether it has heard of the flush that began `epoch`, or will never."""
+        return self.inbox.words[_layout.SEEN] == epoch or not self.segment.is_owner_alive()
+
+    def unheard(self) -> Statistics:
+        """Return what others could not bring to it, which it has not counted itself."""
+        dropped = dict.fromkeys((reason.value for reason in Dropped), 0)
+        dropped[Dropped.FULL.value] = self.inbox.longs[_layout.MISSED]
+        return Statistics(
+            messages_count=0,
+            messages_count_per_second=0.0,
+            messages_pending=0,
+            messages_max_age=0.0,
+            channel_full_count=self.inbox.longs[_layout.REFUSED],
+            channel_full_count_per_second=0.0,
+            dropped_count=dropped,
+        )
+
+    def close(self) -> None:
+        """Let go of both."""
+        self.is_closed = True
+        segments.detach(self.segment)
+        bell, self.bell = self.bell, -1
+        os.close(bell)
+
+    def _begin_in_child(self) -> None:
+        """Let go of the doorbell, which must not outlive its owner here."""
+        if self.bell >= 0:
+            os.close(self.bell)
+            self.bell = -1
