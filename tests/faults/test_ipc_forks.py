@@ -56,7 +56,7 @@ async def be_parent(report, prefix):
 def _child(report, layer):
     pid = _fork()
     if not pid:
-        signal.alarm(60)
+        signal.alarm(180)
         # In this thread the loop of the parent seems to run; in a new one nothing does.
         thread = threading.Thread(target=lambda: asyncio.run(_live_on(report, layer)))
         thread.start()
@@ -97,13 +97,14 @@ def test_children_of_a_killed_parent_live_on_and_keep_nothing_of_it(processes, p
         async with IPCChannelLayer(prefix.name, timeout=1) as layer:
             own = await layer.new_channel()
             # The locks of the dead are free.
-            await layer.send("jobs", {"n": "last"})
-            await layer.group_add("other", own)
-            while (await layer.receive("jobs")) != {"n": "last"}:
-                pass
-            for child in children:
-                await layer.send(child["own"], {"answer": own})
-                assert await layer.receive(own) == {"from": child["own"]}
+            async with asyncio.timeout(60):
+                await layer.send("jobs", {"n": "last"})
+                await layer.group_add("other", own)
+                while (await layer.receive("jobs")) != {"n": "last"}:
+                    pass
+                for child in children:
+                    await layer.send(child["own"], {"answer": own})
+                    assert await layer.receive(own) == {"from": child["own"]}
             # Its memberships go, those of its children stay.
             async with asyncio.timeout(20):
                 while sorted(await layer.group_channels("all")) != expected:  # noqa: ASYNC110
