@@ -7,6 +7,7 @@ A process notes each step in a file of its own, which outlives it:
     r W N    message N of writer W came from the queue
     d W N    it came directly
     g W N    it came through the group
+    p W N    it came to a member of the group, which may have died
     x TEXT   what must not be
     m S      the longest call so far took S seconds
 """
@@ -53,7 +54,7 @@ class Notes:
 
 
 def message(kind, writer, number):
-    """Return a message that shows whether it is whole; `kind` is r, d or g, as in the notes."""
+    """Return a message that shows whether it is whole; `kind` is one of those in the notes."""
     text = f"{kind} {writer} {number} " * (1 + number % 40)
     return {"kind": kind, "writer": writer, "number": number, "text": text, "sum": _sum(text)}
 
@@ -94,6 +95,9 @@ async def write(report, prefix, path, writer, witness):
             await send("r", partial(layer.send, QUEUE))
             await send("d", partial(layer.send, witness))
         await send("g", partial(layer.group_send, GROUP))
+        members = await notes.timed(layer.group_channels(GROUP))
+        for member in members or ():  # of whom some have died since
+            await send("p", partial(layer.send, member))
     await layer.close()
 
 
@@ -144,4 +148,5 @@ async def drain(report, prefix, path):
         except TimeoutError:
             break
     report.tell(await layer.group_channels(GROUP))
+    await layer.flush()  # what was sent to members that had died
     await layer.close()

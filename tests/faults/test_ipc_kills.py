@@ -128,6 +128,8 @@ def test_killed_processes_cost_others_nothing(processes, prefix, tmp_path, is_lo
     for file in tmp_path.glob("read-*"):
         copies = noted.came["g", file.name]
         assert len(copies) == len(set(copies))
+    singly = noted.came["p"]
+    assert len(singly) == len(set(singly))
     # Only the witness is left, and it has left since.
     assert weather.members == [weather.name]
     assert prefix.files() == []
