@@ -84,6 +84,7 @@ class Attachment:
         seconds: float,
         group_expiry: float,
         answer: Callable[[str, str], None],
+        forget: Callable[[], None],
     ) -> None:
         """Attach; blocks.
 
@@ -93,6 +94,7 @@ class Attachment:
             seconds: How long a lock may be waited for.
             group_expiry: How long a renewed membership lasts, in seconds.
             answer: Is called with a channel and a client that asks for its statistics.
+            forget: Is called now and then, to let go of clients that are gone.
 
         Raises:
             BackendUnavailable: shared memory is full, held or refused.
@@ -105,6 +107,7 @@ class Attachment:
         self._generation = place.generation
         self.answers: dict[str, bytes] = {}  # channel -> the last ANSWER
         self._answer = answer
+        self._forget = forget
         self._epoch = place.epoch
         self._draining = threading.Lock()
         self._longs = self.own.inbox.longs
@@ -491,16 +494,26 @@ class Attachment:
             self._enter_again()
 
     def _enter_again(self) -> None:
-        """Enter this client and its memberships again if the directory was made anew; blocks."""
+        """Enter this client and its memberships again if the directory has lost them; blocks."""
         generation = self.place.generation
-        if self._generation == generation or self._is_closed:
+        if self._is_closed:
             return
-        members = cast("_Remembers", self.client).memberships()
         with contextlib.suppress(BackendUnavailable, SegmentDamaged):
-            self.place.written(self.seconds, partial(self.place.enter_again, self.row, members))
+            is_entered = self.place.has_entered(self.row.id, self.seconds)
+            if is_entered and self._generation == generation:
+                return
+            members = cast("_Remembers", self.client).memberships()
+            again = partial(self.place.enter_again, self.row, members)
+            self.row = self.place.written(self.seconds, again)
+            with held(self.own.lock, self.seconds):
+                self.own.inbox.enter(self.row.id, self.row.pid, self.row.slot)
             self._generation = generation
 
     def _keep_house(self) -> None:
+        for key, line in list(self._lines.items()):
+            if line.lock.is_closed and not line.is_served:
+                self._lines.pop(key, None)  # of a client that is gone, whose memory it holds
+        self._forget()
         self.own.segment.mend_header()
         self.place.mend_headers()
         self._enter_again()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from ..statistics import Statistics, add_up
 from . import _numbers
 from ._attachment import Attachment
 from ._directory import Busy
-from ._errors import SegmentDamaged, SegmentRefused, SharedMemoryFull
+from ._errors import SegmentClosed, SegmentDamaged, SegmentRefused, SharedMemoryFull
 from ._exit import at_exit
 from ._jobs import Job, completed, executor
 from ._layout import (
@@ -104,6 +105,7 @@ class IPCBackend(Backend):
                     seconds=self._options.timeout,
                     group_expiry=self._options.group_expiry,
                     answer=self._answer,
+                    forget=self._forget_gone,
                 )
             except BaseException:
                 places.release(self._prefix, place)
@@ -163,6 +165,14 @@ class IPCBackend(Backend):
 
     async def send(self, channel: str, payload: bytes, capacity: int) -> None:
         """See `Backend.send`."""
+        try:
+            await self._send(channel, payload, capacity)
+        except SegmentClosed:
+            if self._attached is None:
+                raise
+            await self._send(channel, payload, capacity)  # its client has gone at this moment
+
+    async def _send(self, channel: str, payload: bytes, capacity: int) -> None:
         attached = self._open
         route = self._route(attached, channel, capacity)
         expires_at = time.monotonic() + self._options.expiry
@@ -182,6 +192,12 @@ class IPCBackend(Backend):
         if slot is not None:
             attached.wake(slot, channel)
         attached.catch_up()  # it may be an own channel
+
+    def _forget_gone(self) -> None:
+        """Let go of the ways to clients that are gone, whose memory they hold."""
+        for channel, route in list(self._routes.items()):
+            if route.is_stale and self._routes.get(channel) is route:
+                self._routes.pop(channel, None)
 
     def _route(self, attached: Attachment, channel: str, capacity: int) -> Route:
         route = self._routes.get(channel) or self._own_routes.get(channel)
@@ -263,7 +279,8 @@ class IPCBackend(Backend):
             await executor.run(partial(attached.mend, exc))
             told = await attached.board_line.run(partial(_mended, change))
         if told is not None:
-            await completed([told])
+            with contextlib.suppress(SegmentClosed):
+                await completed([told])
 
     def _owner(self, attached: Attachment, channel: str) -> str:
         """Return the live client that a channel belongs to, or ""."""
@@ -305,7 +322,9 @@ class IPCBackend(Backend):
                 raise SharedMemoryFull(peer.segment.path.name, "the inbox is full")
             peer.wake()
 
-        return attached.line_of(peer).post(push)
+        with contextlib.suppress(SegmentClosed):  # a client that is gone needs to know nothing
+            return attached.line_of(peer).post(push)
+        return None
 
     async def group_send(self, group: str, payload: bytes) -> None:
         """See `Backend.group_send`."""
@@ -328,9 +347,14 @@ class IPCBackend(Backend):
             copies.append(partial(self._enqueue_copy, attached, channel, stored, expires_at))
         # From here on it is done, whoever is cancelled.
         attached.catch_up()
-        jobs = [job for copy in copies if (job := copy()) is not None]
+        jobs = []
+        for copy in copies:
+            with contextlib.suppress(SegmentClosed):  # a client that is gone has no members
+                jobs.append(copy())
         attached.client.fan_out(group, payload)
-        await completed(jobs)
+        for job in filter(None, jobs):
+            with contextlib.suppress(SegmentClosed):
+                await completed([job])
 
     def _copy(
         self,

@@ -140,10 +140,12 @@ class Directory:
         for client in clients:
             self.enter_again(client)
 
-    def enter_again(self, client: Attached) -> None:
-        """Enter a client that is missing in one made anew, under the lock of the board."""
+    def enter_again(self, client: Attached) -> Attached:
+        """Enter a client that is missing, under the lock of the board; return how it is entered."""
         statement = "INSERT OR IGNORE INTO client VALUES (?, ?, ?)"
         self._write(lambda database: database.execute(statement, client))
+        entered = self.clients().get(client.id)
+        return self.add_client(client.id) if entered is None else entered  # its slot is taken
 
     # Clients
 

@@ -46,9 +46,17 @@ class SegmentRefused(BackendUnavailable):
         return f"{self.shard}: {self.problem}; nothing was done"
 
 
+class SegmentClosed(SegmentRefused):
+    """A segment was let go of at this moment: its client is gone, or the layer is being closed."""
+
+    def __init__(self, shard: str, problem: str = "is closed") -> None:
+        super().__init__(shard, problem)
+
+
 __all__ = [
     "BackendTimeout",
     "BackendUnavailable",
+    "SegmentClosed",
     "SegmentDamaged",
     "SegmentHeld",
     "SegmentRefused",

@@ -75,8 +75,12 @@ class Inbox:
 
     def format(self, client_id: str, pid: int, slot: int) -> None:
         """Make it empty; by its creator, for a file of zeros."""
-        _layout.CLIENT.pack_into(self._view, _layout.CLIENT_OFFSET, client_id.encode(), pid, slot)
+        self.enter(client_id, pid, slot)
         self.words[TABLE] = SMALLEST_TABLE
+
+    def enter(self, client_id: str, pid: int, slot: int) -> None:
+        """Say whose it is; by its owner."""
+        _layout.CLIENT.pack_into(self._view, _layout.CLIENT_OFFSET, client_id.encode(), pid, slot)
 
     def owner(self) -> tuple[str, int, int]:
         """Return the client, its process and its slot, as its creator has written them."""

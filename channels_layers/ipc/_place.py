@@ -189,7 +189,8 @@ class Place:
         """
         rows = self._rows(seconds)
         for client_id in [known for known in self._peers if known not in rows]:
-            self.drop_peer(client_id)  # another process has cleared up after it
+            if not self.is_alive(client_id):
+                self.drop_peer(client_id)  # another process has cleared up after it
         self._clear_halves()
         if not self._dead(seconds):
             return []
@@ -205,10 +206,15 @@ class Place:
         with self.guard.held(seconds):
             return self._mend(exc, seconds)
 
-    def enter_again(self, row: Attached, members: list[tuple[str, str, float]]) -> None:
-        """Enter a client and its memberships in a directory made anew, under the board's lock."""
-        self.directory.enter_again(row)
+    def enter_again(self, row: Attached, members: list[tuple[str, str, float]]) -> Attached:
+        """Enter a client and its memberships once more, under the board's lock; return how."""
+        entered = self.directory.enter_again(row)
         self.directory.add_members(row.id, members)
+        return entered
+
+    def has_entered(self, client_id: str, seconds: float) -> bool:
+        """Whether the directory knows a client; blocks."""
+        return client_id in self._rows(seconds)
 
     def mend_headers(self) -> None:
         """See that others can attach what this process has attached."""

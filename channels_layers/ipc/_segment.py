@@ -27,7 +27,7 @@ from typing import Final
 
 from .. import _fork
 from . import _layout
-from ._errors import SegmentDamaged, SegmentHeld, SegmentRefused, SharedMemoryFull
+from ._errors import SegmentClosed, SegmentDamaged, SegmentHeld, SegmentRefused, SharedMemoryFull
 from ._mapping import map_file
 from ._semaphore import Semaphore
 
@@ -57,11 +57,11 @@ class Lock:
         """Take the lock if it is free; never waits.
 
         Raises:
-            SegmentRefused: it is closed.
+            SegmentClosed: nobody can have it any more.
         """
         if not self._threads.acquire(False):  # by name it takes longer
             if self._is_closed:
-                raise SegmentRefused(self._name, "is closed")
+                raise SegmentClosed(self._name)
             return False
         tries = _TRIES
         while True:
@@ -109,6 +109,11 @@ class Lock:
         """Let nobody have it any more, once whoever has it has let go."""
         self._threads.acquire()
         self._is_closed = True
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody can have it any more."""
+        return self._is_closed
 
     def _holder(self) -> int:
         pid = locked_by(self._descriptor, _LOCK_BYTE)

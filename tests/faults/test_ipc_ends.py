@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import ipc_processes
 import pytest
@@ -83,6 +85,37 @@ def test_a_killed_one_is_cleared_up_by_another(processes, prefix):
     asyncio.run(members(prefix.name, names[1:]))
     other.say()
     assert other.ended() == 0
+    assert prefix.files() == []
+
+
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_clients_that_come_and_go_leave_no_memory_in_those_that_stay(processes, prefix, how):
+    async def main():
+        async with layer_of(prefix.name) as layer:
+            for _ in range(5):
+                one = processes.start(live, prefix.name)
+                channel = one.told()
+                await layer.send(channel, {"n": 2})
+                await layer.group_send("all", {"n": 3})
+                if how == "closed":
+                    one.say()
+                    assert one.ended() == 0
+                else:
+                    one.kill()
+
+            def mapped():
+                gc.collect()
+                return {
+                    line.split()[5]
+                    for line in Path("/proc/self/maps").read_text().splitlines()
+                    if f"{prefix.folder}/" in line and "inbox-" in line
+                }
+
+            async with asyncio.timeout(20):
+                while len(mapped()) > 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(main())
     assert prefix.files() == []
 
 
