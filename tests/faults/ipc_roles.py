@@ -45,7 +45,7 @@ class Notes:
         except ChannelFull:
             raise
         except Exception as error:  # noqa: BLE001 - the test looks at it
-            self.add("x", type(error).__name__, error)
+            self.add("x", repr(f"{type(error).__name__}: {error}"))
         finally:
             took = time.monotonic() - began
             if took > self._longest:
@@ -67,7 +67,7 @@ def note_arrival(notes, found):
     """Note which message it is, if it is whole."""
     is_whole = found.keys() == {"kind", "writer", "number", "text", "sum"}
     if not is_whole or found != message(found["kind"], found["writer"], found["number"]):
-        notes.add("x", "torn", found)
+        notes.add("x", repr(f"torn: {found}"))
     else:
         notes.add(found["kind"], found["writer"], found["number"])
 

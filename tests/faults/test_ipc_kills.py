@@ -72,7 +72,8 @@ class Noted:
         self.sent = defaultdict(set)
         self.came = defaultdict(list)  # kind, or kind and file -> (writer, number)
         for path in folder.iterdir():
-            for line in path.read_text().splitlines():
+            # The kernel may stop a killed process inside its last line, at the end of a page.
+            for line in path.read_text().split("\n")[:-1]:
                 self._note(path.name, *line.split(" "))
 
     def _note(self, name, kind, *values):
