@@ -50,12 +50,17 @@ class LocalClient:
         self.ledger = Ledger(client_id, is_shared=self._shares_capacity)
         if keeps_accounts:
             self._exchange.keep_ledger(self.ledger)
+        self._is_left = False
         gap = inside.options.on_gap
         self._gap = None if gap is None else encode({"type": gap})
 
     def owns(self, channel: str) -> bool:
         """Say whether `channel` lives in this client."""
         return client_of(channel) == self.id
+
+    def leave(self) -> None:
+        """Take no more messages for others' channels; under the layer's lock."""
+        self._is_left = True
 
     # Messages
 
@@ -69,6 +74,9 @@ class LocalClient:
                     waiter = self._exchange.offer(channel, payload, now)
                 except ChannelFull:
                     waiter, has_taken = None, False
+            elif self._is_left:
+                # Who waits now is of the layer's next session, and has an attachment of its own.
+                waiter, has_taken = None, False
             else:
                 waiter = self._exchange.hand(channel, payload, lifetime, now)
                 has_taken = waiter is not None
@@ -144,6 +152,11 @@ class LocalClient:
                 for group, ends_at in groups.of(mailbox)
             ]
 
+    def take_ended(self) -> list[tuple[str, str]]:
+        """See `Client.take_ended`."""
+        with self._lock:
+            return self._exchange.take_ended()
+
     # Numbers
 
     def statistics(self, channel: str | None = None) -> Statistics:
@@ -167,9 +180,10 @@ class LocalClient:
         """See `Client.enter`."""
         ledger = self.ledger
         with self._lock:
-            for mailbox in ledger.changed:
+            # Receivers in other threads go on adding, without the lock.
+            changed, ledger.changed = ledger.changed, {}
+            for mailbox in list(changed):
                 ledger.note(mailbox)
-            ledger.changed.clear()
             lines = list(ledger.unentered)
             ledger.unentered.clear()
             if everything:

@@ -102,6 +102,7 @@ class Remote:
     def leave(self) -> None:
         """Take no more calls; `close` is to follow."""
         self._is_left = True
+        self.client.leave()
         self._be_prompt(NOTHING_AT_ONCE)
 
     async def close(self) -> None:

@@ -56,6 +56,10 @@ class Client(Protocol):
         """Say whether a channel of this client is in `group`, which its reader may have renewed."""
         ...
 
+    def take_ended(self) -> list[tuple[str, str]]:
+        """Return the memberships (group, channel) that have ended by themselves since last time."""
+        ...
+
     def take_in(self, arrivals: Iterable[Arrival]) -> bool:
         """Hand over much at once, in this order, for a backend that keeps accounts.
 

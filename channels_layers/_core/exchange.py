@@ -196,10 +196,11 @@ class Exchange:
             mailbox.read_at = now
             if letter[2] is not None:
                 self.mailboxes.lighten(letter, mailbox)
-            elif (ledger := mailbox.ledger) is not None and ledger.is_note_due(
-                len(letters), mailbox.capacity
-            ):
-                ledger.note(mailbox)
+            elif (ledger := mailbox.ledger) is not None:
+                if ledger.is_note_due(len(letters), mailbox.capacity):
+                    ledger.note(mailbox)
+                else:
+                    ledger.changed[mailbox] = None
             return letter[1]
         if mailbox.granted:  # perhaps to a receiver whose loop has closed: join() looks
             return None

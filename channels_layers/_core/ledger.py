@@ -8,10 +8,12 @@ the number there is kept true.
 from __future__ import annotations
 
 from collections.abc import MutableSequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .mailbox import Family, Mailbox
+
+_ROOMY: Final = 64  # a capacity from which on a few messages more or less may be told later
 
 
 class Ledger:
@@ -31,7 +33,7 @@ class Ledger:
         self.counts: MutableSequence[int] = []
         self.entered: dict[Mailbox | Family, None] = {}
         self.unentered: dict[Mailbox | Family, None] = {}
-        # Queues to which messages came that are still counted as coming, until the next entry.
+        # Queues whose number is to be told with the next entry.
         self.changed: dict[Mailbox, None] = {}
         self._is_shared = is_shared
 
@@ -58,11 +60,12 @@ class Ledger:
             self.entered.pop(holder, None)
 
     def is_note_due(self, count: int, capacity: int) -> bool:
-        """Say whether it must be told that `count` messages are left, one less than before.
+        """Say whether it must be told at once that `count` messages are left, one less than before.
 
-        Far from a capacity, every sixteenth will do: what is told late only looks fuller.
+        Far from a large capacity, every sixteenth will do; the others are told with the next entry.
+        What is told late only looks fuller.
         """
-        return not count & 15 or 2 * count >= capacity
+        return not count & 15 or 2 * count >= capacity or capacity < _ROOMY
 
     def coming(self, mailbox: Mailbox) -> int:
         """Return how many messages for `mailbox` are known to be on their way."""

@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, MutableSequence, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
@@ -110,6 +110,7 @@ class Attachment:
         self._forget = forget
         self._epoch = place.epoch
         self._draining = threading.Lock()
+        self._handing_back = threading.Lock()
         self._longs = self.own.inbox.longs
         self._board = place.board_words
         self._is_busy = False  # somebody is bringing in at this moment
@@ -411,7 +412,7 @@ class Attachment:
     def _fetch(self, queue: Queue, channel: str) -> None:
         """Hand over as many messages as are wanted; under the lock of the queue."""
         structure, now = queue.structure, time.monotonic()
-        while self._wanted.get(channel, 0) > 0:
+        while self._wanted.get(channel, 0) > 0 and not self._is_closed:
             found = self._sound(queue, lambda: structure.take(channel, now))
             if found is None:
                 structure.wait(channel, self.row.slot)
@@ -432,16 +433,25 @@ class Attachment:
         self._waiting.discard(channel)
         self.wake(structure.unwait(channel, self.row.slot), channel)
 
-    def hand_back(self, channel: str, letters: list[tuple[bytes, float]]) -> None:
-        """Put what was fetched and not read to the front again."""
-        queue = self.place.queue_of(channel)
-        now = time.monotonic()
-        entries = [(payload, now + lifetime, 0) for payload, lifetime in letters]
+    def hand_back(self, channel: str, letters: Sequence[tuple[bytes, float]]) -> bool:
+        """Put what was fetched and not read to the front again; False when this is closed.
 
-        def put() -> None:
-            self.wake(queue.structure.push_front(channel, entries, now), channel)
+        Args:
+            channel: Where it was fetched.
+            letters: Payloads and when each expires, oldest first.
+        """
+        with self._handing_back:
+            if self._is_closed:
+                return False
+            queue = self.place.queue_of(channel)
+            now = time.monotonic()
+            entries = [(payload, expires_at, 0) for payload, expires_at in letters]
 
-        self.line_of(queue).post(put)
+            def put() -> None:
+                self.wake(queue.structure.push_front(channel, entries, now), channel)
+
+            self.line_of(queue).post(put)
+            return True
 
     def wake(self, slot: int, channel: str) -> None:
         """Let the client with a slot look at a channel.
@@ -539,6 +549,10 @@ class Attachment:
         """Let the memberships last whose channels are read, and end the others."""
         now = time.monotonic()
         directory = self.place.directory
+        gone = self.client.take_ended()
+        if gone:  # but not what was added again since `now`
+            forget = partial(directory.end_members, gone, due_at=now + self.group_expiry)
+            self.place.written(self.seconds, forget)
         due = directory.due(self.row.id, now)
         if not due:
             return
@@ -546,8 +560,8 @@ class Attachment:
         ended = [member for member in due if member not in set(lasting)]
 
         def renew() -> None:
-            directory.renew_members(lasting, now + self.group_expiry)
-            directory.discard_members(ended)
+            directory.renew_members(lasting, now + self.group_expiry, due_at=now)
+            directory.end_members(ended, due_at=now)
 
         self.place.written(self.seconds, renew)
 
@@ -568,11 +582,15 @@ class Attachment:
         with self._draining:
             if self._is_closed:
                 return
-            self._is_closed = True
+            with self._handing_back:
+                self._is_closed = True
         seconds = self.seconds if seconds is None else seconds
         self._watches.close(self._stop_listening)
         self.client.ledger.counts = []
         try:
+            # What is on its way back is back before anybody is told that this client has gone.
+            for line in list(self._lines.values()):
+                line.finish(seconds)
             for channel in list(self._waiting):
                 queue = self.place.queue_of(channel)
                 with held(queue.lock, seconds):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar, cast
@@ -66,6 +67,8 @@ class IPCBackend(Backend):
         self._attached: Attachment | None = None
         self._routes: dict[str, Route] = {}
         self._own_routes: dict[str, Route] = {}
+        # What came back while the layer was not attached: channel, payloads and their ends.
+        self._kept: deque[tuple[str, list[tuple[bytes, float]]]] = deque()
         _fork.in_child(self, IPCBackend._begin_in_child)
 
     # Coming and going
@@ -111,6 +114,8 @@ class IPCBackend(Backend):
                 places.release(self._prefix, place)
                 executor.stop_unless(places.has_any)
                 raise
+            while self._kept:
+                self._attached.hand_back(*self._kept.popleft())
 
     def _detach(self, attached: Attachment) -> None:
         with self._opening:
@@ -139,6 +144,7 @@ class IPCBackend(Backend):
         self._opening = threading.Lock()
         self._attached = None
         self._routes, self._own_routes = {}, {}
+        self._kept.clear()
 
     @property
     def _open(self) -> Attachment:
@@ -237,8 +243,11 @@ class IPCBackend(Backend):
 
     def give_back(self, channel: str, letters: Sequence[tuple[bytes, float]]) -> None:
         """See `Backend.give_back`."""
-        if self._attached is not None:
-            self._attached.hand_back(channel, list(letters))
+        now = time.monotonic()
+        timed = [(payload, now + lifetime) for payload, lifetime in letters]
+        attached = self._attached
+        if attached is None or not attached.hand_back(channel, timed):
+            self._kept.append((channel, timed))  # until this layer is attached again
 
     async def is_alive(self, client_id: str) -> bool:
         """See `Backend.is_alive`."""

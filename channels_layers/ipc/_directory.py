@@ -56,9 +56,9 @@ CREATE INDEX IF NOT EXISTS member_room ON member (room, owner);
 # One step of the index for each owner; DISTINCT would walk over all members.
 _OWNERS: Final = """
 WITH RECURSIVE one(owner) AS (
-    SELECT min(owner) FROM member WHERE room = ?1 AND owner > ''
+    SELECT min(owner) FROM member WHERE room = :room AND owner > ''
     UNION ALL
-    SELECT (SELECT min(owner) FROM member WHERE room = ?1 AND owner > one.owner)
+    SELECT (SELECT min(owner) FROM member WHERE room = :room AND owner > one.owner)
     FROM one WHERE one.owner IS NOT NULL
 )
 SELECT owner FROM one WHERE owner IS NOT NULL
@@ -209,10 +209,18 @@ class Directory:
         statement = "DELETE FROM member WHERE room = ? AND channel = ?"
         self._write(lambda database: database.executemany(statement, rows))
 
-    def renew_members(self, members: Iterable[tuple[str, str]], ends_at: float) -> None:
-        """Let some (group, channel) last longer, under the lock of the board."""
-        rows = [(ends_at, group, channel) for group, channel in members]
-        statement = "UPDATE member SET ends_at = ? WHERE room = ? AND channel = ?"
+    def renew_members(
+        self, members: Iterable[tuple[str, str]], ends_at: float, *, due_at: float
+    ) -> None:
+        """Let some (group, channel), due at `due_at`, last longer; under the board's lock."""
+        rows = [(ends_at, group, channel, due_at) for group, channel in members]
+        statement = "UPDATE member SET ends_at = ? WHERE room = ? AND channel = ? AND ends_at <= ?"
+        self._write(lambda database: database.executemany(statement, rows))
+
+    def end_members(self, members: Iterable[tuple[str, str]], *, due_at: float) -> None:
+        """Remove some (group, channel), but not those renewed beyond `due_at`; under that lock."""
+        rows = [(group, channel, due_at) for group, channel in members]
+        statement = "DELETE FROM member WHERE room = ? AND channel = ? AND ends_at <= ?"
         self._write(lambda database: database.executemany(statement, rows))
 
     def discard_ended(self, now: float) -> None:
@@ -337,7 +345,7 @@ class Directory:
 
 
 def _members_of(database: sqlite3.Connection, group: str) -> Members:
-    owners = database.execute(_OWNERS, (group,)).fetchall()
+    owners = database.execute(_OWNERS, {"room": group}).fetchall()
     others = database.execute(
         "SELECT channel, ends_at FROM member WHERE room = ? AND owner = ''", (group,)
     ).fetchall()

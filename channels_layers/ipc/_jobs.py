@@ -113,6 +113,12 @@ class Line:
         """Do `work` now or in its turn, whoever is cancelled; None when it is done."""
         return None if self.try_now(work) is not None else self._append(Job(work, None))
 
+    def finish(self, seconds: float) -> None:
+        """Wait until nothing is in line; blocks, in a thread that serves no line."""
+        ends_at = time.monotonic() + seconds
+        while self.is_served and time.monotonic() < ends_at:
+            time.sleep(_BUSY_S)
+
     def _append(self, job: Job[T]) -> Job[T]:
         with self._threads:
             self._jobs.append(job)
