@@ -165,11 +165,12 @@ class SwitchboardBackend(Backend):
         now = time.monotonic()
         with self._board.lock:
             members = self._board.groups.get(group, {})
-            return [
-                channel
-                for channel, ends in members.items()
-                if self._board.owner(channel) is not None or ends > now
-            ]
+            return [name for name, ends in members.items() if self._lasts(group, name, ends > now)]
+
+    def _lasts(self, group: str, channel: str, is_fresh: bool) -> bool:
+        """Whether a membership lasts; where a client owns the channel, it alone knows."""
+        owner = self._board.owner(channel)
+        return is_fresh if owner is None else owner.is_member(group, channel)
 
     def _put(self, channel: str, payload: bytes, capacity: int) -> None:
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from ._tools import (
     line,
     member,
     numbered,
+    poll,
     receive_all,
     refused,
     settled,
@@ -196,3 +198,64 @@ async def two_writers_at_once_are_each_heard_in_order(make: LayerMaker) -> None:
     got = await drained(there, channel)
     for name in ("here", "there"):
         assert [m["n"] for m in got if m["from"] == name] == list(range(40))
+
+
+@check("semantics 5", needs=["shared"])
+async def what_a_reader_took_makes_room_for_another_client(make: LayerMaker) -> None:
+    """As many as were read are accepted again, however full the channel still is."""
+    for capacity, read in ((1, 1), (4, 3), (17, 15), (100, 99)):
+        here, there = await make(capacity=capacity), await make(capacity=capacity)
+        channel = await there.new_channel()
+        await fill(here, channel, capacity)
+        await receive_all(there, channel, read)
+        for _ in range(read):
+            await until(partial(_is_accepted, here, channel))
+        assert not await _is_accepted(here, channel), capacity
+
+
+async def _is_accepted(layer: Layer, channel: str) -> bool:
+    try:
+        await layer.send(channel, {"more": 1})
+    except layer.ChannelFull:
+        return False
+    return True
+
+
+@check("semantics 6", needs=["shared", "real time"])
+async def a_member_that_left_unread_is_listed_by_nobody(make: LayerMaker) -> None:
+    """Its owner notices that its messages expired; all clients hear of it."""
+    here, there = await make(expiry=0.1), await make(expiry=0.1)
+    channel = await member(there, "group")
+    await here.send(channel, {"n": 1})
+
+    async def gone() -> bool:
+        lists = [await layer.group_channels("group") for layer in (there, here)]
+        return lists == [[], []]
+
+    await until(gone)
+
+
+@check("api: close", needs=["shared"])
+async def closing_in_the_middle_of_traffic_loses_no_normal_message(make: LayerMaker) -> None:
+    """Receivers poll while their layer closes and opens; each message comes once."""
+    here, there = await make(capacity=1000), await make(capacity=1000)
+    got: list[int] = []
+
+    async def work(seconds: float) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # LayerClosed, by any name
+                message = await poll(partial(there.receive, "jobs"), seconds)
+                got.extend([] if message is None else [message["n"]])
+
+    async def close_again_and_again() -> None:
+        while True:
+            await anyio.sleep(0.02)
+            await there.close()
+
+    workers = [partial(work, 0.001 * n) for n in (1, 2, 3)]
+    async with started(*workers, close_again_and_again):
+        for n in range(300):
+            await here.send("jobs", {"n": n})
+            await anyio.sleep(0.001)
+        await until(partial(_has_all, got, 300))
+    assert sorted(got) == list(range(300))
