@@ -18,11 +18,12 @@ import asyncio
 import atexit
 import concurrent.futures
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from . import _fork
-from ._loops import new_waiter, wake
+from ._loops import LoopWaiter, new_waiter, wake
 from .errors import BackendTimeout
 
 T = TypeVar("T")
@@ -31,27 +32,36 @@ T = TypeVar("T")
 class Home:
     """Where the coroutines of one backend run, and whether it is open there."""
 
-    def __init__(self, open_backend: Callable[[], Awaitable[None]], *, is_fixed: bool) -> None:
+    def __init__(
+        self,
+        open_backend: Callable[[], Awaitable[None]],
+        be_open: Callable[[], None],
+        *,
+        is_fixed: bool,
+    ) -> None:
         """Make a home without a loop.
 
         Args:
             open_backend: Opens the backend, in the running loop.
+            be_open: Is called when it is open, and nobody waits any more who has called before.
             is_fixed: Everything must run in one loop; else it runs where it is called.
         """
         self._open_backend = open_backend
+        self._be_open = be_open
         self._is_fixed = is_fixed
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening: asyncio.Task[None] | None = None
         self._is_open = False
+        # Who opens it or is let through, then who waits for that, in the order of their calls.
+        self._line: deque[_Place] = deque()
 
     @property
     def is_open(self) -> bool:
-        """Whether the backend is open, in a home that still runs."""
-        loop, opening = self._loop, self._opening
-        if not self._is_fixed or loop is None or opening is None:
-            return self._is_open
-        return loop.is_running() and opening.done() and not _has_failed(opening)
+        """Whether the backend is open, in a home that still runs, and nobody waits at its door."""
+        loop = self._loop
+        if self._is_fixed and (loop is None or not loop.is_running()):
+            return False
+        return self._is_open and not self._line
 
     async def run(self, function: Callable[[], Awaitable[T]], *, claim: bool = False) -> T:
         """Call `function` in the home, with the backend open, and return its result.
@@ -63,10 +73,7 @@ class Home:
             BackendTimeout: the home ended in the middle of the call.
         """
         if not self._is_fixed:
-            if not self._is_open:
-                await self._open_backend()
-                self._is_open = True
-            return await function()
+            return await self._run_here(function)
         loop = self._choose(claim=claim)
         if loop is asyncio._get_running_loop():
             return await self._run_here(function)
@@ -74,37 +81,80 @@ class Home:
 
     async def close(self, close_backend: Callable[[], Awaitable[None]]) -> None:
         """Close the backend where it is open; the next call opens it again."""
-        if self._is_fixed:
-            loop = self._loop
-            if loop is None or not loop.is_running():
-                return
-            if loop is asyncio._get_running_loop():
-                await close_backend()
-            else:
-                await _carry(loop, close_backend)
-            with self._lock:
-                if self._loop is loop:
-                    self._loop = self._opening = None
-        else:
+        if not self._is_fixed:
             await close_backend()  # also where it was being opened, and that was cancelled
             self._is_open = False
+            return
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            return
+        if loop is asyncio._get_running_loop():
+            await close_backend()
+        else:
+            await _carry(loop, close_backend)
+        with self._lock:
+            if self._loop is loop:
+                self._loop = None
+                self._is_open = False
 
     def _choose(self, *, claim: bool) -> asyncio.AbstractEventLoop:
         running = asyncio._get_running_loop()
         with self._lock:
             if self._loop is None or not self._loop.is_running():
-                self._opening = None
+                self._is_open = False
+                self._line.clear()  # of tasks of a loop that has ended
                 self._loop = running if claim and running is not None else _portal.loop()
             return self._loop
 
     async def _run_here(self, function: Callable[[], Awaitable[T]]) -> T:
-        opening = self._opening
-        if opening is None or _has_failed(opening):
-            opening = self._opening = asyncio.ensure_future(_ensure(self._open_backend))
-        if not opening.done():
-            # One opening serves all who wait for it, so none of them may cancel it.
-            await asyncio.shield(opening)
+        if self._line or not self._is_open:
+            await self._pass_door()
         return await function()
+
+    async def _pass_door(self) -> None:
+        """Open the backend, or wait until somebody has; all go on in the order in which they came.
+
+        Cancellation:
+            Whoever is next opens it.
+        """
+        place = _Place()
+        with self._lock:
+            self._line.append(place)
+            if self._line[0] is not place:
+                place.waiter = new_waiter()
+        try:
+            if place.waiter is not None:
+                await place.waiter
+            if not self._is_open:
+                await self._open_backend()
+                self._is_open = True
+        finally:
+            self._let_next(place)
+
+    def _let_next(self, place: _Place) -> None:
+        with self._lock:
+            if place not in self._line:
+                return
+            was_first = self._line[0] is place
+            self._line.remove(place)
+            # A waiter whose loop has closed, or that is cancelled, has its turn no more.
+            while was_first and self._line:
+                following = self._line[0].waiter
+                if following is None or not wake((following,)):
+                    break
+                self._line.popleft()
+            is_free = self._is_open and not self._line
+        if is_free:
+            self._be_open()
+
+
+class _Place:
+    """One call in line before the door of a backend; without a waiter it may go on."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(self) -> None:
+        self.waiter: LoopWaiter | None = None
 
 
 class _Portal:
@@ -142,10 +192,6 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 
 
 _portal = _Portal()
-
-
-def _has_failed(opening: asyncio.Task[None]) -> bool:
-    return opening.done() and (opening.cancelled() or opening.exception() is not None)
 
 
 async def _ensure(function: Callable[[], Awaitable[T]]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from anyio import fail_after
@@ -58,7 +59,7 @@ class Remote:
         self._clock = inside.clock
         self._timeout = inside.options.timeout
         self._before_open = before_open
-        self._home = Home(self._open, is_fixed=backend.has_home)
+        self._home = Home(self._open, self._be_open, is_fixed=backend.has_home)
         self._be_prompt(NOTHING_AT_ONCE)
         self._taken = 0
         self._takeable: set[str] = set()  # names that were checked
@@ -236,8 +237,11 @@ class Remote:
         if self._is_left:
             await backend.close()
         self._check_here()
-        if backend.keeps_accounts:
-            self._be_prompt(backend.prompt())
+
+    def _be_open(self) -> None:
+        if self._backend.keeps_accounts and not self._is_left:
+            with suppress(BackendUnavailable):  # closed at this moment
+                self._be_prompt(self._backend.prompt())
 
     def _be_prompt(self, prompt: Prompt) -> None:
         # Attributes of their own, as they are called for each message.

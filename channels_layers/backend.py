@@ -56,6 +56,13 @@ class Client(Protocol):
         """Say whether a channel of this client is in `group`, which its reader may have renewed."""
         ...
 
+    def memberships(self) -> list[tuple[str, str, float]]:
+        """Return all members that live in this client: group, channel, and when each ends.
+
+        In seconds on the layer's clock, unless a reader renews it.
+        """
+        ...
+
     def take_ended(self) -> list[tuple[str, str]]:
         """Return the memberships (group, channel) that have ended by themselves since last time."""
         ...

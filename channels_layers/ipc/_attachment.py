@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, MutableSequence, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from .. import _fork
 from .._core.names import non_local_part
@@ -36,13 +36,13 @@ from ._layout import (
     HEAD,
     IN_A_FILE,
     LOOK,
-    MEMBER_ADDED,
-    MEMBER_DISCARDED,
+    MEMBER,
     MESSAGE,
     QUESTION,
     SEEN,
     TAIL,
 )
+from ._memberships import Memberships
 from ._peer import Peer
 from ._place import Place, Queue, held
 from ._queue_layout import CorruptSegment
@@ -59,18 +59,8 @@ _ENTERING: Final = 0.9  # of the time for a call, so that the error says who was
 _MISSES: Final = 200  # turns of a loop, some milliseconds, before the keeper waits in its place
 _ARRIVALS: Final = {
     GROUP_MESSAGE: "group",
-    MEMBER_ADDED: "added",
-    MEMBER_DISCARDED: "discarded",
     MESSAGE: "message",
 }
-
-
-class _Remembers(Protocol):
-    """A client that knows its memberships, should the directory forget them."""
-
-    def memberships(self) -> list[tuple[str, str, float]]:
-        """Return group, channel and until when, of all its own members."""
-        ...
 
 
 class Attachment:
@@ -112,6 +102,7 @@ class Attachment:
         self._draining = threading.Lock()
         self._handing_back = threading.Lock()
         self._longs = self.own.inbox.longs
+        self.members = Memberships(place.directory, client, self.own.inbox)
         self._board = place.board_words
         self._is_busy = False  # somebody is bringing in at this moment
         self._is_tight = False  # a channel is near its capacity, so the accounts must be exact
@@ -173,6 +164,7 @@ class Attachment:
                 if pieces is None:
                     return may_sleep and self._miss()
                 self._see_epoch()
+                self.members.look_if_unsure()
                 if pieces:
                     self._take_in(pieces)
                     if self._is_tight:
@@ -256,12 +248,19 @@ class Attachment:
                 self._drop(record)
             elif kind == LOOK:
                 looks[name] = None
+            elif kind == MEMBER:
+                self._hand_in(arrivals)
+                arrivals = []
+                self.members.look(payload.decode("ascii", "replace"), name)
             elif not self._is_talk(record):
                 arrivals += self._arrival(record, now)
-        if arrivals:
-            self._is_tight = self.client.take_in(arrivals) or self._is_tight
+        self._hand_in(arrivals)
         for channel in looks:
             self._look(channel)
+
+    def _hand_in(self, arrivals: list[Arrival]) -> None:
+        if arrivals:
+            self._is_tight = self.client.take_in(arrivals) or self._is_tight
 
     def _records(self, piece: bytes) -> list[Record]:
         try:
@@ -512,7 +511,7 @@ class Attachment:
             is_entered = self.place.has_entered(self.row.id, self.seconds)
             if is_entered and self._generation == generation:
                 return
-            members = cast("_Remembers", self.client).memberships()
+            members = self.client.memberships()
             again = partial(self.place.enter_again, self.row, members)
             self.row = self.place.written(self.seconds, again)
             with held(self.own.lock, self.seconds):
@@ -527,6 +526,7 @@ class Attachment:
         self.own.segment.mend_header()
         self.place.mend_headers()
         self._enter_again()
+        self.members.look_if_unsure()
         with contextlib.suppress(SegmentHeld):
             if self.own.inbox.has_unread:
                 self.rescue()

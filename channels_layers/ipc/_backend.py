@@ -21,22 +21,26 @@ from ..options import LayerOptions
 from ..statistics import Statistics, add_up
 from . import _numbers
 from ._attachment import Attachment
+from ._copies import Copies
 from ._directory import Busy
-from ._errors import SegmentClosed, SegmentDamaged, SegmentRefused, SharedMemoryFull
+from ._errors import (
+    SegmentClosed,
+    SegmentDamaged,
+    SegmentHeld,
+    SegmentRefused,
+    SharedMemoryFull,
+)
 from ._exit import at_exit
 from ._jobs import Job, completed, executor
 from ._layout import (
     ANSWER,
-    GROUP_MESSAGE,
-    IN_A_FILE,
-    MEMBER_ADDED,
-    MEMBER_DISCARDED,
+    MEMBER,
     QUESTION,
 )
 from ._peer import Peer
-from ._place import Place, Sizes, full_error, held, places
+from ._place import Place, Sizes, held, places
 from ._queue_layout import CorruptSegment
-from ._routes import InboxRoute, QueueRoute, Route
+from ._routes import InboxRoute, QueueRoute, Route, pushed
 
 T = TypeVar("T")
 
@@ -182,17 +186,17 @@ class IPCBackend(Backend):
         attached = self._open
         route = self._route(attached, channel, capacity)
         expires_at = time.monotonic() + self._options.expiry
-        place, owner, longest = attached.place, route.owner, route.longest
-        flag, payload = await self._stored(place, owner, payload, longest, expires_at)
+        parcel = attached.place.large.parcel(route.owner, payload, route.longest, expires_at)
+
+        def push() -> int:
+            parcel.check()
+            return route.push(parcel.payload, expires_at, parcel.flag)
+
         try:
             slot = await route.line.run(
-                partial(_pushed, route, partial(route.push, payload, expires_at, flag))
+                partial(pushed, route, push), before=parcel.prepare, otherwise=parcel.drop
             )
-        except BackendUnavailable:
-            self._drop(attached.place, flag, payload)
-            raise
         except ChannelFull:
-            self._drop(attached.place, flag, payload)
             await pause()  # whoever tries again at once must let the readers run
             raise
         if slot is not None:
@@ -262,11 +266,17 @@ class IPCBackend(Backend):
         owner = self._owner(attached, channel)
         directory = attached.place.directory
 
-        def add() -> Job[object] | None:
+        def add() -> None:
             directory.add_member(group, channel, owner, ends_at)
-            return self._tell(attached, MEMBER_ADDED, owner, group, channel)
 
-        await self._change(attached, add)
+        def add_and_tell() -> Job[object] | None:
+            if owner == attached.row.id:
+                attached.members.change(group, channel, add=add)
+                return None
+            add()
+            return self._tell(attached, owner, group, channel)
+
+        await self._change(attached, add_and_tell)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """See `Backend.group_discard`."""
@@ -274,11 +284,14 @@ class IPCBackend(Backend):
         owner = self._owner(attached, channel)
         directory = attached.place.directory
 
-        def discard() -> Job[object] | None:
+        def discard_and_tell() -> Job[object] | None:
+            if owner == attached.row.id:
+                attached.members.change(group, channel, add=None)
+                return None
             directory.discard_members([(group, channel)])
-            return self._tell(attached, MEMBER_DISCARDED, owner, group, channel)
+            return self._tell(attached, owner, group, channel)
 
-        await self._change(attached, discard)
+        await self._change(attached, discard_and_tell)
 
     async def _change(self, attached: Attachment, change: Callable[[], Job[object] | None]) -> None:
         """Change the directory, and wait until the owner of the channel can know."""
@@ -288,7 +301,7 @@ class IPCBackend(Backend):
             await executor.run(partial(attached.mend, exc))
             told = await attached.board_line.run(partial(_mended, change))
         if told is not None:
-            with contextlib.suppress(SegmentClosed):
+            with contextlib.suppress(SegmentClosed, SegmentHeld):  # it looks when it can
                 await completed([told])
 
     def _owner(self, attached: Attachment, channel: str) -> str:
@@ -299,21 +312,28 @@ class IPCBackend(Backend):
         return client if self._is_alive(attached.place, client) else ""
 
     def _tell(
-        self, attached: Attachment, kind: int, owner: str, group: str, channel: str
+        self, attached: Attachment, owner: str, group: str, channel: str
     ) -> Job[object] | None:
-        """Let the owner of a channel know of its membership."""
-        if owner == attached.row.id:
-            told = (
-                attached.client.member_added
-                if kind == MEMBER_ADDED
-                else attached.client.member_discarded
-            )
-            told(group, channel)
-            return None
+        """Let another client, if it lives, look at a membership of its channel."""
         peer = self._peer(attached.place, owner) if owner else None
         if peer is None:
             return None
-        return self._post(attached, peer, kind, channel, group.encode())
+        epoch = attached.place.epoch
+
+        def push() -> None:
+            try:
+                is_told = peer.inbox.push(MEMBER, channel.encode(), group.encode(), _NEVER, epoch)
+            except SegmentDamaged:
+                peer.inbox.reset()
+                is_told = False
+            if is_told:
+                peer.wake()
+            else:
+                peer.doubt()
+
+        with contextlib.suppress(SegmentClosed):  # a client that is gone needs to know nothing
+            return attached.line_of(peer).post(push, otherwise=peer.doubt)
+        return None
 
     def _post(
         self, attached: Attachment, peer: Peer, kind: int, name: str, payload: bytes
@@ -338,76 +358,27 @@ class IPCBackend(Backend):
     async def group_send(self, group: str, payload: bytes) -> None:
         """See `Backend.group_send`."""
         attached = self._open
-        place, own = attached.place, attached.row.id
+        place = attached.place
         members = await self._asked(attached, lambda: place.directory.members(group))
         now = time.monotonic()
-        expires_at = now + self._options.expiry
         others = [channel for channel, ends_at in members.others if ends_at > now]
-        copies: list[Callable[[], Job[None] | None]] = []
-        for owner in members.owners:
-            peer = self._peer(place, owner) if owner != own else None
-            if peer is not None:
-                longest = peer.inbox.longest_payload
-                stored = await self._stored(place, owner, payload, longest, expires_at)
-                copies.append(partial(self._copy, attached, peer, group, stored, expires_at))
-        for channel in others:
-            longest = QueueRoute.longest
-            stored = await self._stored(place, QueueRoute.owner, payload, longest, expires_at)
-            copies.append(partial(self._enqueue_copy, attached, channel, stored, expires_at))
+        peers = list(filter(None, [self._peer(place, owner) for owner in members.owners]))
         # From here on it is done, whoever is cancelled.
         attached.catch_up()
-        jobs = []
-        for copy in copies:
-            with contextlib.suppress(SegmentClosed):  # a client that is gone has no members
-                jobs.append(copy())
-        attached.client.fan_out(group, payload)
-        for job in filter(None, jobs):
-            with contextlib.suppress(SegmentClosed):
-                await completed([job])
-
-    def _copy(
-        self,
-        attached: Attachment,
-        peer: Peer,
-        group: str,
-        stored: tuple[int, bytes],
-        expires_at: float,
-    ) -> Job[None] | None:
-        """Put one copy for all members of a client into its inbox."""
-        flag, payload = stored
-        place, inbox = attached.place, peer.inbox
-
-        def push() -> None:
-            try:
-                is_taken = inbox.push(
-                    GROUP_MESSAGE | flag, group.encode(), payload, expires_at, place.epoch
-                )
-            except SegmentDamaged:
-                inbox.reset()
-                is_taken = False
-            if not is_taken:
-                inbox.miss()
-                self._drop(place, flag, payload)
-            peer.wake()
-
-        return attached.line_of(peer).post(push)
-
-    def _enqueue_copy(
-        self, attached: Attachment, channel: str, stored: tuple[int, bytes], expires_at: float
-    ) -> Job[None] | None:
-        """Put one copy into the queue of a member that no client owns."""
-        flag, payload = stored
-        queue = attached.place.queue_of(channel)
-        route = QueueRoute(attached, queue, channel, self._capacity(channel))
-
-        def push() -> None:
-            slot = _pushed(route, partial(route.copy, payload, expires_at, flag))
-            if slot is not None:
-                attached.wake(slot, channel)
+        attached.members.look_if_unsure()
+        copies = Copies(attached, group, payload, now + self._options.expiry)
+        has_own = False
+        for peer in peers:
+            # The short way to its own members, unless something is before it on the long one.
+            if peer is attached.own and not attached.line_of(peer).is_served:
+                has_own = True
             else:
-                self._drop(attached.place, flag, payload)
-
-        return route.line.post(push)
+                copies.send(peer)
+        for channel in others:
+            copies.enqueue(channel, self._capacity(channel))
+        if has_own:
+            attached.client.fan_out(group, payload)
+        await copies.arrive(has_own=has_own)
 
     async def group_channels(self, group: str) -> list[str]:
         """See `Backend.group_channels`."""
@@ -515,14 +486,6 @@ class IPCBackend(Backend):
 
     # Helpers
 
-    async def _stored(
-        self, place: Place, owner: str, payload: bytes, longest: int, expires_at: float
-    ) -> tuple[int, bytes]:
-        """Return the payload or, if it is longer than `longest`, the name of a file with it."""
-        if len(payload) <= longest:
-            return 0, payload
-        return IN_A_FILE, await executor.run(partial(place.large.store, owner, payload, expires_at))
-
     async def _asked(self, attached: Attachment, ask: Callable[[], T]) -> T:
         """Ask the directory, in an executor if another process is in the way."""
         try:
@@ -541,11 +504,6 @@ class IPCBackend(Backend):
             clients = place.directory.known_clients
         return client_id in clients and place.is_alive(client_id)
 
-    def _drop(self, place: Place, flag: int, payload: bytes) -> None:
-        """Remove the file of a large message that was not taken."""
-        if flag:
-            place.large.drop(payload)
-
     def _peer(self, place: Place, client_id: str) -> Peer | None:
         try:
             return place.peer(client_id)
@@ -563,20 +521,3 @@ def _mended(ask: Callable[[], T]) -> T:
         return ask()
     except SegmentDamaged as exc:
         raise SegmentRefused("directory", str(exc)) from exc
-
-
-def _pushed(route: Route, push: Callable[[], int | None]) -> int | None:
-    """Push, once more if what is there had to be made anew; under its lock.
-
-    Raises:
-        ChannelFull: there is no room.
-        SharedMemoryFull: there is no more shared memory.
-    """
-    try:
-        try:
-            return push()
-        except (SegmentDamaged, CorruptSegment) as exc:
-            route.mend(exc)
-            return push()
-    except OSError as exc:
-        raise full_error(exc, "queues") from exc

@@ -241,6 +241,15 @@ class Directory:
         """Say whether any membership of `owner` is due."""
         return bool(self.due(owner, now, 1))
 
+    def is_member(self, group: str, channel: str, owner: str) -> bool:
+        """Say whether `channel` of the client `owner` is in `group`."""
+        statement = "SELECT 1 FROM member WHERE room = ? AND channel = ? AND owner = ?"
+        return bool(self._read(statement, (group, channel, owner)))
+
+    def members_of(self, owner: str) -> list[tuple[str, str]]:
+        """Return all memberships (group, channel) of a client."""
+        return self._read("SELECT room, channel FROM member WHERE owner = ?", (owner,))
+
     def members(self, group: str) -> Members:
         """Return where a message to `group` has to go; cached until anything changes."""
         with self._lock:

@@ -22,6 +22,19 @@ class SegmentHeld(BackendUnavailable):
         return f"{self.shard}: could not be locked in time, {holder}; nothing was done"
 
 
+class HeldMidway(BackendTimeout):
+    """A process holds the lock of one of several segments for too long."""
+
+    def __init__(self, shard: str, pid: int) -> None:
+        super().__init__(shard)
+        self.args = (shard, pid)
+        self.pid = pid
+
+    def __str__(self) -> str:
+        holder = f"process {self.pid} holds it" if self.pid else "its holder changes all the time"
+        return f"{self.shard}: could not be locked in time, {holder}; the others were served"
+
+
 class SharedMemoryFull(BackendUnavailable):
     """No more shared memory can be had, from the layer's options or from the machine."""
 
@@ -56,6 +69,7 @@ class SegmentClosed(SegmentRefused):
 __all__ = [
     "BackendTimeout",
     "BackendUnavailable",
+    "HeldMidway",
     "SegmentClosed",
     "SegmentDamaged",
     "SegmentHeld",

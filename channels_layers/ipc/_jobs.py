@@ -32,15 +32,28 @@ _BUSY_S: Final = 0.001  # between two tries to get at the directory
 class Job(Generic[T]):
     """One piece of work in line; done once, or never if it was revoked before."""
 
-    __slots__ = ("_ticket", "error", "is_over", "result", "waiter", "work")
+    __slots__ = ("_ticket", "before", "error", "is_over", "otherwise", "result", "waiter", "work")
 
-    def __init__(self, work: Callable[[], T], waiter: LoopWaiter | None) -> None:
+    def __init__(
+        self,
+        work: Callable[[], T],
+        waiter: LoopWaiter | None,
+        before: Callable[[], object] | None = None,
+        otherwise: Callable[[], object] | None = None,
+    ) -> None:
         self.work = work
         self.waiter = waiter
+        self.before = before
+        self.otherwise = otherwise
         self.result: T | None = None
         self.error: Exception | None = None
         self.is_over = False
         self._ticket = [None]
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether somebody has the right to do or to revoke it."""
+        return not self._ticket
 
     def claim(self) -> bool:
         """Take the right to do or to revoke it; only one gets it."""
@@ -79,7 +92,7 @@ class Line:
 
     def try_now(self, work: Callable[[], T]) -> tuple[T] | None:
         """Do `work` under the lock and return its result, if nothing has to wait."""
-        if self._jobs or not self.lock.try_acquire():
+        if self.is_served or not self.lock.try_acquire():
             return None
         try:
             return (work(),)
@@ -88,8 +101,19 @@ class Line:
         finally:
             self._release()
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(
+        self,
+        work: Callable[[], T],
+        *,
+        before: Callable[[], object] | None = None,
+        otherwise: Callable[[], object] | None = None,
+    ) -> T:
         """Do `work` under the lock.
+
+        Args:
+            work: Is done at once or in its turn.
+            before: Is called first, in a thread and without the lock, since it takes long.
+            otherwise: Is called if `work` had to wait for its turn, and was revoked or failed.
 
         Raises:
             SegmentHeld: the lock was not to be had in time; it was not done.
@@ -97,10 +121,10 @@ class Line:
         Cancellation:
             It was not done and never will be; or it was done.
         """
-        done = self.try_now(work)
+        done = self.try_now(work) if before is None else None
         if done is not None:
             return done[0]
-        job = self._append(Job(work, new_waiter()))
+        job = self._append(Job(work, new_waiter(), before, otherwise))
         assert job.waiter is not None, "it was just made"  # noqa: S101
         try:
             await job.waiter
@@ -109,9 +133,17 @@ class Line:
             raise
         return job.outcome()
 
-    def post(self, work: Callable[[], Any]) -> Job[Any] | None:
-        """Do `work` now or in its turn, whoever is cancelled; None when it is done."""
-        return None if self.try_now(work) is not None else self._append(Job(work, None))
+    def post(
+        self,
+        work: Callable[[], Any],
+        *,
+        before: Callable[[], object] | None = None,
+        otherwise: Callable[[], object] | None = None,
+    ) -> Job[Any] | None:
+        """Do `work` now or in its turn, whoever is cancelled; None when it is done; as `run`."""
+        if before is None and self.try_now(work) is not None:
+            return None
+        return self._append(Job(work, None, before, otherwise))
 
     def finish(self, seconds: float) -> None:
         """Wait until nothing is in line; blocks, in a thread that serves no line."""
@@ -134,48 +166,54 @@ class Line:
                 if not self._jobs:
                     self.is_served = False
                     return
+                count = min(len(self._jobs), _JOBS_AT_ONCE)
+                jobs = [self._jobs.popleft() for _ in range(count)]
+            for job in jobs:
+                _prepare(job)
             try:
                 self.lock.acquire(self._seconds)
             except BackendUnavailable as exc:
-                self._fail(exc)
+                self._fail(jobs, exc)
                 continue
             try:
-                done = [self._do(self._jobs.popleft()) for _ in range(self._how_many())]
+                for job in jobs:
+                    self._do(job)
             finally:
                 self._release()
-            _finish(done)
+            _finish(jobs)
 
     def _release(self) -> None:
         self.lock.release()
         if self._afterwards is not None:
             self._afterwards()
 
-    def _how_many(self) -> int:
-        return min(len(self._jobs), _JOBS_AT_ONCE)
+    def _do(self, job: Job[Any]) -> None:
+        if not job.claim():
+            _give_up(job)
+            return
+        ends_at = time.monotonic() + self._seconds
+        try:
+            while True:
+                try:
+                    job.result = job.work()
+                    break
+                except Busy:
+                    if time.monotonic() > ends_at:
+                        raise SegmentHeld("directory", 0) from None
+                    time.sleep(_BUSY_S)
+        except Exception as exc:  # noqa: BLE001  # raised by whoever waits for the job
+            job.error = exc
+            _give_up(job)
 
-    def _do(self, job: Job[Any]) -> Job[Any]:
-        if job.claim():
-            ends_at = time.monotonic() + self._seconds
-            try:
-                while True:
-                    try:
-                        job.result = job.work()
-                        break
-                    except Busy:
-                        if time.monotonic() > ends_at:
-                            raise SegmentHeld("directory", 0) from None
-                        time.sleep(_BUSY_S)
-            except Exception as exc:  # noqa: BLE001  # raised by whoever waits for the job
-                job.error = exc
-        return job
-
-    def _fail(self, exc: BackendUnavailable) -> None:
+    def _fail(self, jobs: list[Job[Any]], exc: BackendUnavailable) -> None:
+        """Let these jobs and all behind them fail."""
         with self._threads:
-            jobs = list(self._jobs)
+            jobs += self._jobs
             self._jobs.clear()
         for job in jobs:
             if job.claim():
                 job.error = exc
+            _give_up(job)
         _finish(jobs)
 
 
@@ -192,6 +230,21 @@ async def completed(jobs: list[Job[Any]]) -> None:
             if not job.is_over:  # it may have ended just before
                 await waiter
         job.outcome()
+
+
+def _prepare(job: Job[Any]) -> None:
+    if job.before is None or job.is_claimed:
+        return
+    try:
+        job.before()
+    except Exception as exc:  # noqa: BLE001  # raised by whoever waits for the job
+        if job.claim():
+            job.error = exc
+
+
+def _give_up(job: Job[Any]) -> None:
+    if job.otherwise is not None:
+        job.otherwise()
 
 
 def _finish(jobs: list[Job[Any]]) -> None:

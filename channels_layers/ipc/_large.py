@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ._errors import SharedMemoryFull
+from ._layout import IN_A_FILE
 
 _LAST_MOMENT: Final = 10**12  # in the name of a file that never expires
 
@@ -79,7 +80,56 @@ class LargeMessages:
         if path is not None:
             path.unlink(missing_ok=True)
 
+    def parcel(self, owner: str, payload: bytes, longest: int, expires_at: float) -> Parcel:
+        """Return a payload for a ring or queue in which no more than `longest` bytes fit."""
+        return Parcel(self, owner, payload, longest, expires_at)
+
     def _path(self, name: bytes) -> Path | None:
         text = name.decode("ascii", "replace")
         is_ours = text.startswith("large-") and text.replace("-", "").isalnum()
         return self._folder / text if is_ours else None
+
+
+class Parcel:
+    """A payload on its way to somebody: as it is or, where it is too long, in a file.
+
+    Attributes:
+        payload: What to put into the ring or queue.
+        flag: What to add to its kind there.
+    """
+
+    __slots__ = ("_expires_at", "_large", "_owner", "_problem", "flag", "payload", "prepare")
+
+    def __init__(
+        self, large: LargeMessages, owner: str, payload: bytes, longest: int, expires_at: float
+    ) -> None:
+        self.payload = payload
+        self.flag = 0
+        self._large = large
+        self._owner = owner
+        self._expires_at = expires_at
+        self._problem: Exception | None = None
+        # What must be done before it is sent, which takes long; None where nothing must.
+        self.prepare = self._store if len(payload) > longest else None
+
+    def check(self) -> None:
+        """See that it can be sent.
+
+        Raises:
+            SharedMemoryFull: there was no room for its file.
+        """
+        if self._problem is not None:
+            raise self._problem
+
+    def drop(self) -> None:
+        """Remove its file; it was not sent."""
+        if self.flag:
+            self.flag = 0
+            self._large.drop(self.payload)
+
+    def _store(self) -> None:
+        try:
+            self.payload = self._large.store(self._owner, self.payload, self._expires_at)
+            self.flag = IN_A_FILE
+        except SharedMemoryFull as exc:
+            self._problem = exc

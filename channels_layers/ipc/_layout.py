@@ -24,6 +24,7 @@
        528     8  missed      writers: group copies that found no room in the ring
        536     8  refused     writers: messages refused with ChannelFull
        544     4  seen        owner: the last flush that it has heard of
+       548     4  unsure      1 by whoever could not tell it of a membership; owner: 0, and looks
        576   448  numbers     owner: its statistics, see _numbers
       4096     -  ring        `ring_bytes`, records
          -     -  accounts    tables of 2**10, 2**11, ... places behind one another, the last in use
@@ -37,8 +38,9 @@
 and the owner has not put into its mailbox yet, `queued` those that wait in the mailbox. Together
 they are what the channel holds.
 
-Memory model: all fields but `queued`, `numbers` and the wake-up flags change under the segment's
-lock, whose system calls order them. `queued` is stored by the owner alone, aligned, in one piece.
+Memory model: all fields but `queued`, `unsure`, `numbers` and the wake-up flags change under the
+segment's lock, whose system calls order them. `queued` is stored by the owner alone, aligned, in
+one piece.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ TAKEN: Final = 524 // 4
 MISSED: Final = 528 // 8
 REFUSED: Final = 536 // 8
 SEEN: Final = 544 // 4
+UNSURE: Final = 548 // 4
 NUMBERS_OFFSET: Final = 576
 RING_OFFSET: Final = 4096
 
@@ -83,8 +86,7 @@ RECORD_ALIGNMENT: Final = 8
 PADDING: Final = 0
 MESSAGE: Final = 1  # name is a channel
 GROUP_MESSAGE: Final = 2  # name is a group
-MEMBER_ADDED: Final = 3  # name is a channel, payload the group
-MEMBER_DISCARDED: Final = 4
+MEMBER: Final = 3  # name is a channel, payload a group: look whether it is in it now
 LOOK: Final = 5  # name is a channel that no client owns, and that has a message
 QUESTION: Final = 6  # name is a channel, payload the client that asks for its statistics
 ANSWER: Final = 7  # name is a channel, payload the statistics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from .. import _fork
 from ..statistics import Dropped, Statistics
@@ -20,6 +21,7 @@ class Peer:
         self.segment = segment
         self.lock = segment.lock
         self.bell = bell
+        self._ringing = threading.Lock()
         _fork.in_child(self, Peer._begin_in_child)
         self.is_closed = False
         self.is_due = False  # the doorbell must be rung
@@ -40,7 +42,18 @@ class Peer:
         """
         if self.is_due:
             self.is_due = False
-            _doorbell.ring(self.bell)
+            self._ring()
+
+    def doubt(self) -> None:
+        """Let it look at all its memberships, since it cannot be told of one; needs no lock."""
+        # SYNC unsure: pairs with the store of 0 in Memberships.look_if_unsure().
+        self.inbox.words[_layout.UNSURE] = 1
+        self._ring()
+
+    def _ring(self) -> None:
+        with self._ringing:  # or close() could give its number to another file at this moment
+            if self.bell >= 0:
+                _doorbell.ring(self.bell)
 
     def has_seen(self, epoch: int) -> bool:
         """Whether it has heard of the flush that began `epoch`, or will never."""
@@ -64,11 +77,13 @@ class Peer:
         """Let go of both."""
         self.is_closed = True
         segments.detach(self.segment)
-        bell, self.bell = self.bell, -1
-        os.close(bell)
+        with self._ringing:
+            bell, self.bell = self.bell, -1
+            os.close(bell)
 
     def _begin_in_child(self) -> None:
         """Let go of the doorbell, which must not outlive its owner here."""
+        self._ringing = threading.Lock()
         if self.bell >= 0:
             os.close(self.bell)
             self.bell = -1

@@ -182,6 +182,11 @@ class QueueSegment:
             self._accounts.drop(self._entries.find(channel), Dropped.FULL)
         return slot
 
+    def miss(self, channel: str) -> None:
+        """Count a group's copy that could not be put."""
+        self._begin()
+        self._accounts.drop(self._entries.find(channel), Dropped.FULL)
+
     def push_front(self, channel: str, letters: Sequence[Letter], now: float) -> int:
         """Put messages that were taken to the front again, the oldest first; return whom to wake.
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..errors import ChannelFull
+from ._errors import SegmentDamaged
 from ._inbox import digest_of
 from ._layout import AWAKE, EPOCH, MESSAGE
+from ._place import full_error
+from ._queue_layout import CorruptSegment
 
 if TYPE_CHECKING:
     from ._attachment import Attachment
@@ -131,9 +135,30 @@ class QueueRoute:
             kind=flag,
         )
 
+    def miss(self) -> None:
+        """Count a group's copy that could not be put, under the lock."""
+        self._queue.structure.miss(self._channel)
+
     def mend(self, exc: Exception) -> None:
         """Make the damaged queues anew, under their lock."""
         self.attached.rebuild_queue(self._queue, exc)
 
 
 Route: TypeAlias = InboxRoute | QueueRoute
+
+
+def pushed(route: Route, push: Callable[[], int | None]) -> int | None:
+    """Push, once more if what is there had to be made anew; under its lock.
+
+    Raises:
+        ChannelFull: there is no room.
+        SharedMemoryFull: there is no more shared memory.
+    """
+    try:
+        try:
+            return push()
+        except (SegmentDamaged, CorruptSegment) as exc:
+            route.mend(exc)
+            return push()
+    except OSError as exc:
+        raise full_error(exc, "queues") from exc

@@ -259,3 +259,33 @@ async def closing_in_the_middle_of_traffic_loses_no_normal_message(make: LayerMa
             await anyio.sleep(0.001)
         await until(partial(_has_all, got, 300))
     assert sorted(got) == list(range(300))
+
+
+@check("semantics 4", needs=["shared"])
+async def large_messages_keep_their_place_among_small_ones(make: LayerMaker) -> None:
+    """Sent at once by the tasks of one loop, directly and to a group, to another client."""
+    here, there = await make(), await make()
+    channel = await member(there, "group")
+    sizes = [10, 300_000, 10, 70_000, 10, 10, 300_000, 10]
+    messages = [{"n": n, "pad": "x" * size} for n, size in enumerate(sizes)]
+    for send, target in ((here.send, channel), (here.group_send, "group")):
+        async with started(*[partial(send, target, message) for message in messages]) as waiters:
+            for waiter in waiters:
+                await waiter.result()
+        got = await receive_all(there, channel, len(sizes))
+        assert [message["n"] for message in got] == list(range(len(sizes)))
+
+
+@check("semantics 4", needs=["shared"])
+async def the_first_calls_of_many_tasks_keep_their_order(make: LayerMaker) -> None:
+    """Those that open the layer, and those that come while it is being opened."""
+    there = await make()
+    channel = await there.new_channel()
+    await there.send(channel, {"n": -1})
+    assert await there.receive(channel) == {"n": -1}
+    here = await make()
+    calls = [partial(here.send, channel, {"n": n}) for n in range(10)]
+    async with started(*calls) as waiters:
+        for waiter in waiters:
+            await waiter.result()
+    assert await receive_all(there, channel, 10) == numbered(10)
