@@ -102,7 +102,7 @@ class Attachment:
         self._draining = threading.Lock()
         self._handing_back = threading.Lock()
         self._longs = self.own.inbox.longs
-        self.members = Memberships(place.directory, client, self.own.inbox)
+        self.members = Memberships(place.directory, client, self.own.inbox, self.surely)
         self._board = place.board_words
         self._is_busy = False  # somebody is bringing in at this moment
         self._is_tight = False  # a channel is near its capacity, so the accounts must be exact
@@ -221,7 +221,11 @@ class Attachment:
 
     def rescue(self) -> None:
         """Wait for the lock of the inbox, bring in what came, and ring; for the keeper."""
-        self._enter_again()
+        try:
+            self._look_at_damage()
+            self.enter_again()
+        except SegmentDamaged as exc:
+            self.mend(exc)
         with contextlib.suppress(SegmentHeld):
             with held(self.own.lock, self.seconds):
                 pass
@@ -490,30 +494,51 @@ class Attachment:
             return
         self.catch_up()
         try:
+            self._look_at_damage()
             self._keep_house()
-        except BackendUnavailable:
+        except (BackendUnavailable, Busy):
             pass  # it is tried again with the next beat
         except SegmentDamaged as exc:
             self.mend(exc)
 
     def mend(self, exc: SegmentDamaged) -> None:
         """Make the directory anew; blocks."""
-        with contextlib.suppress(BackendUnavailable):
+        with contextlib.suppress(BackendUnavailable, SegmentDamaged):
             self.place.mend(exc, self.seconds)
-            self._enter_again()
+            self.enter_again()
 
-    def _enter_again(self) -> None:
+    def _look_at_damage(self) -> None:
+        """Raise what a look at the memberships has met, where nothing could be done about it."""
+        damage, self.members.damage = self.members.damage, None
+        if damage is not None:
+            raise damage
+
+    def surely(self, ask: Callable[[], T]) -> T:
+        """Ask the directory while it has this client's memberships.
+
+        Raises:
+            Busy: it was made anew, and they are not entered again yet.
+        """
+        generation = self._generation
+        if generation == self.place.generation:
+            found = ask()
+            if generation == self._generation == self.place.generation:
+                return found
+        raise Busy
+
+    def enter_again(self) -> None:
         """Enter this client and its memberships again if the directory has lost them; blocks."""
         generation = self.place.generation
         if self._is_closed:
             return
-        with contextlib.suppress(BackendUnavailable, SegmentDamaged):
+        with contextlib.suppress(BackendUnavailable):
             is_entered = self.place.has_entered(self.row.id, self.seconds)
             if is_entered and self._generation == generation:
                 return
-            members = self.client.memberships()
-            again = partial(self.place.enter_again, self.row, members)
-            self.row = self.place.written(self.seconds, again)
+            self.row = self.place.written(
+                self.seconds,
+                lambda: self.place.enter_again(self.row, self.client.memberships()),
+            )
             with held(self.own.lock, self.seconds):
                 self.own.inbox.enter(self.row.id, self.row.pid, self.row.slot)
             self._generation = generation
@@ -525,7 +550,7 @@ class Attachment:
         self._forget()
         self.own.segment.mend_header()
         self.place.mend_headers()
-        self._enter_again()
+        self.enter_again()
         self.members.look_if_unsure()
         with contextlib.suppress(SegmentHeld):
             if self.own.inbox.has_unread:

@@ -393,7 +393,7 @@ class IPCBackend(Backend):
     async def flush(self) -> None:
         """See `Backend.flush`."""
         attached = self._open
-        await executor.run(partial(self._flush, attached))
+        await executor.run(partial(_mending, attached, partial(self._flush, attached)))
         attached.catch_up()
 
     def _flush(self, attached: Attachment) -> None:
@@ -407,7 +407,7 @@ class IPCBackend(Backend):
                     attached.rebuild_queue(queue, exc)
             place.drop_released(queue)
         attached.catch_up()
-        peers = [peer for peer in place.live_peers() if peer is not attached.own]
+        peers = [peer for peer in place.live_peers(seconds) if peer is not attached.own]
         for peer in peers:
             with held(peer.lock, seconds):
                 peer.wake()
@@ -421,11 +421,12 @@ class IPCBackend(Backend):
     async def statistics(self, channel: str | None = None) -> Statistics:
         """See `Backend.statistics`."""
         attached = self._open
-        return await executor.run(
+        ask = (
             partial(self._statistics, attached)
             if channel is None
             else partial(self._statistics_of, attached, channel)
         )
+        return await executor.run(partial(_mending, attached, ask))
 
     def _statistics(self, attached: Attachment) -> Statistics:
         place, now = attached.place, time.monotonic()
@@ -437,7 +438,7 @@ class IPCBackend(Backend):
                     parts.append(queue.structure.statistics(now))
                 except CorruptSegment as exc:
                     attached.rebuild_queue(queue, exc)
-        for peer in place.live_peers():
+        for peer in place.live_peers(self._options.timeout):
             if peer is not attached.own:
                 parts += filter(None, [_numbers.read(peer.segment.view, now)])
             parts.append(peer.unheard())
@@ -488,27 +489,34 @@ class IPCBackend(Backend):
 
     async def _asked(self, attached: Attachment, ask: Callable[[], T]) -> T:
         """Ask the directory, in an executor if another process is in the way."""
+        asked = partial(attached.surely, ask)
         try:
-            return ask()
+            return asked()
         except Busy:
-            pass
+            await executor.run(partial(_mending, attached, attached.enter_again))
         except SegmentDamaged as exc:
             await executor.run(partial(attached.mend, exc))
-        again = partial(_mended, ask)
+        again = partial(_mended, asked)
         return await executor.run(partial(attached.place.written, self._options.timeout, again))
 
     def _is_alive(self, place: Place, client_id: str) -> bool:
-        try:
-            clients = place.directory.clients()
-        except (Busy, SegmentDamaged):  # its keeper sees to it
-            clients = place.directory.known_clients
-        return client_id in clients and place.is_alive(client_id)
+        # Not by the directory, which may have lost it and not been noticed yet.
+        return place.is_alive(client_id)
 
     def _peer(self, place: Place, client_id: str) -> Peer | None:
         try:
             return place.peer(client_id)
         except (Busy, SegmentDamaged) as exc:
             raise BackendUnavailable(f"inbox-{client_id}") from exc
+
+
+def _mending(attached: Attachment, ask: Callable[[], T]) -> T:
+    """Ask what may need the directory, and again if that had to be made anew for it; blocks."""
+    try:
+        return ask()
+    except SegmentDamaged as exc:
+        attached.mend(exc)
+    return _mended(ask)
 
 
 def _mended(ask: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ Laws:
   has. So it is closed before each fork, and opened again by the next call.
 - Nothing read from it is trusted. What cannot be read raises `SegmentDamaged`, and the database is
   made anew: with all clients that live, each of which then enters its memberships again.
+  Pages that were changed into other valid ones cannot be told from what was written.
 - A call is short; where another process is in the way it waits some milliseconds at most.
 """
 
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from .. import _fork
-from ._errors import SegmentDamaged, SharedMemoryFull
+from ._errors import SegmentDamaged, SegmentHeld, SharedMemoryFull
 from ._segment import check_ours
 
 T = TypeVar("T")
@@ -117,28 +118,22 @@ class Directory:
         with self._lock:
             self._drop_connection()
 
-    def check(self) -> None:
-        """Look whether it can be read, all of it.
+    def make_anew(self, clients: Iterable[Attached], seconds: float) -> None:
+        """Begin an empty one with these clients, under the guard and the lock of the board.
 
         Raises:
-            SegmentDamaged: it cannot.
+            SegmentHeld: another process was in the way for too long.
         """
-        with self._lock:
-            self._drop_connection()
-            found = _patiently(lambda: self._open().execute("PRAGMA quick_check(1)").fetchall())
-            if found != [("ok",)]:
-                raise SegmentDamaged(f"the directory: {found}")
-            self._known = (-1, -1)
-            _patiently(self._refresh)
-
-    def make_anew(self, clients: Iterable[Attached]) -> None:
-        """Begin an empty one with these clients, under the guard and the lock of the board."""
+        ends_at = time.monotonic() + seconds
         with self._lock:
             self._drop_connection()
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
         for client in clients:
-            self.enter_again(client)
+            while not self._has_entered_again(client):  # others open it at this moment
+                if time.monotonic() > ends_at:
+                    raise SegmentHeld("directory", 0)
+                time.sleep(_READ_AGAIN_S)
 
     def enter_again(self, client: Attached) -> Attached:
         """Enter a client that is missing, under the lock of the board; return how it is entered."""
@@ -157,7 +152,8 @@ class Directory:
         """
 
         def add(database: sqlite3.Connection) -> Attached:
-            taken = {slot for (slot,) in database.execute("SELECT slot FROM client")}
+            rows = database.execute("SELECT slot FROM client").fetchall()
+            taken = {slot for (slot,) in rows}
             free = next((slot for slot in range(SLOTS) if slot not in taken), None)
             if free is None:
                 raise SharedMemoryFull("directory", f"{SLOTS} clients are attached already")
@@ -181,13 +177,8 @@ class Directory:
     def clients(self) -> dict[str, Attached]:
         """Return all clients that are entered, alive or not, by id."""
         with self._lock:
-            _patiently(self._refresh)
+            self._patiently(self._refresh)
             return self._clients
-
-    @property
-    def known_clients(self) -> dict[str, Attached]:
-        """What `clients` returned last."""
-        return self._clients
 
     # Groups
 
@@ -253,12 +244,12 @@ class Directory:
     def members(self, group: str) -> Members:
         """Return where a message to `group` has to go; cached until anything changes."""
         with self._lock:
-            _patiently(self._refresh)
+            self._patiently(self._refresh)
             found = self._members.get(group)
             if found is None:
                 if len(self._members) >= _CACHED_GROUPS:
                     self._members = {}
-                found = _patiently(lambda: _members_of(self._open(), group))
+                found = self._patiently(lambda: _members_of(self._open(), group))
                 self._members[group] = found
             return found
 
@@ -271,22 +262,55 @@ class Directory:
 
     # Helpers
 
+    def _has_entered_again(self, client: Attached) -> bool:
+        with contextlib.suppress(Busy):
+            self.enter_again(client)
+            return True
+        return False
+
     def _read(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
         with self._lock:
-            return _patiently(lambda: self._open().execute(statement, values).fetchall())
+            return self._patiently(lambda: self._open().execute(statement, values).fetchall())
 
     def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
-            database = self._open()
-            self._own_changes += 1
-            try:
-                return change(database)
-            except _SQL_ERRORS as exc:
-                raise _translated(exc) from exc
-            finally:
-                if database.in_transaction:
-                    with contextlib.suppress(*_SQL_ERRORS):
-                        database.execute("ROLLBACK")
+            return self._tried(lambda: self._changed(self._open(), change))
+
+    def _changed(
+        self, database: sqlite3.Connection, change: Callable[[sqlite3.Connection], T]
+    ) -> T:
+        self._own_changes += 1
+        try:
+            return change(database)
+        finally:
+            if database.in_transaction:
+                with contextlib.suppress(*_SQL_ERRORS):
+                    database.execute("ROLLBACK")
+
+    def _patiently(self, read: Callable[[], T]) -> T:
+        """Read, again where another process was in the way; that is rare, and over at once.
+
+        Raises:
+            Busy: it is not over.
+        """
+        for _ in range(_READS):
+            with contextlib.suppress(Busy):
+                return self._tried(read)
+            time.sleep(_READ_AGAIN_S)
+        raise Busy
+
+    def _tried(self, call: Callable[[], T]) -> T:
+        """Return what a call returns; what SQLite raises is translated."""
+        try:
+            return call()
+        except SegmentDamaged as exc:
+            exc.generation = self._opened_at
+            raise
+        except _SQL_ERRORS as exc:
+            problem = _translated(exc)
+            if isinstance(problem, SegmentDamaged):
+                problem.generation = self._opened_at
+            raise problem from exc
 
     def _refresh(self) -> None:
         """Forget what is cached if anybody has changed anything."""
@@ -294,7 +318,9 @@ class Directory:
         (version,) = database.execute("PRAGMA data_version").fetchone()
         if (version, self._own_changes) == self._known:
             return
-        clients = [_client(*row) for row in database.execute("SELECT id, slot, pid FROM client")]
+        # All at once: a cursor that an error keeps would keep the connection open beyond its end.
+        rows = database.execute("SELECT id, slot, pid FROM client").fetchall()
+        clients = [_client(*row) for row in rows]
         self._members = {}
         self._clients = {client.id: client for client in clients}
         self._known = (version, self._own_changes)
@@ -370,25 +396,6 @@ def _client(client_id: object, slot: object, pid: object) -> Attached:
     if is_name and isinstance(slot, int) and 0 <= slot < SLOTS and isinstance(pid, int):
         return Attached(str(client_id), slot, pid)
     raise SegmentDamaged("the directory: a client that is none")
-
-
-def _patiently(read: Callable[[], T]) -> T:
-    """Read, again where another process was in the way; that is rare, and over at once.
-
-    Raises:
-        Busy: it is not over.
-    """
-    for _ in range(_READS):
-        try:
-            return read()
-        except Busy:
-            pass
-        except _SQL_ERRORS as exc:
-            problem = _translated(exc)
-            if not isinstance(problem, Busy):
-                raise problem from exc
-        time.sleep(_READ_AGAIN_S)
-    raise Busy
 
 
 def _translated(exc: Exception) -> Exception:

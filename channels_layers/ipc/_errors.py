@@ -8,6 +8,8 @@ from ..errors import BackendTimeout, BackendUnavailable
 class SegmentDamaged(Exception):
     """A segment holds what no client of this package writes; it is to be made anew."""
 
+    generation: int | None = None  # of the directory, where it is that
+
 
 class SegmentHeld(BackendUnavailable):
     """A process holds the lock of a segment for too long: it is stopped, or starved."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ._directory import Busy, Directory
 from ._errors import SegmentDamaged, SharedMemoryFull
@@ -23,10 +24,27 @@ if TYPE_CHECKING:
 class Memberships:
     """Of one client that is attached."""
 
-    def __init__(self, directory: Directory, client: Client, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        client: Client,
+        inbox: Inbox,
+        surely: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        """Look after the memberships of `client`.
+
+        Args:
+            directory: Where they stand.
+            client: Whose they are.
+            inbox: Its inbox.
+            surely: Calls what asks the directory; raises `Busy` while that was made anew, and has
+                them not yet: what is missing there then was not discarded.
+        """
+        self._surely = surely
         self._directory = directory
         self._client = client
         self._words = inbox.words
+        self.damage: SegmentDamaged | None = None  # of the directory, for the keeper to mend
         # From a change or a look at the directory until the client has heard of it.
         self._lock = threading.Lock()
 
@@ -50,12 +68,14 @@ class Memberships:
         """Ask the directory whether `channel` is in `group`, and let the client know."""
         try:
             with self._lock:
-                if self._directory.is_member(group, channel, self._client.id):
+                if self._surely(
+                    partial(self._directory.is_member, group, channel, self._client.id)
+                ):
                     self._client.member_added(group, channel)
                 else:
                     self._client.member_discarded(group, channel)
-        except (Busy, SegmentDamaged, SharedMemoryFull):
-            self._look_later()
+        except (Busy, SegmentDamaged, SharedMemoryFull) as exc:
+            self._look_later(exc)
 
     def look_if_unsure(self) -> None:
         """Ask the directory for all memberships, if a change could not be told."""
@@ -66,15 +86,17 @@ class Memberships:
         self._words[UNSURE] = 0
         try:
             with self._lock:
-                entered = set(self._directory.members_of(self._client.id))
+                entered = set(self._surely(partial(self._directory.members_of, self._client.id)))
                 known = {(group, channel) for group, channel, _ in self._client.memberships()}
                 for group, channel in entered - known:
                     self._client.member_added(group, channel)
                 for group, channel in known - entered:
                     self._client.member_discarded(group, channel)
-        except (Busy, SegmentDamaged, SharedMemoryFull):
-            self._look_later()
+        except (Busy, SegmentDamaged, SharedMemoryFull) as exc:
+            self._look_later(exc)
 
-    def _look_later(self) -> None:
+    def _look_later(self, exc: Exception) -> None:
+        if isinstance(exc, SegmentDamaged):
+            self.damage = exc
         self._words[UNSURE] = 1
         keeper.hurry()

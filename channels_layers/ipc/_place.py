@@ -200,8 +200,11 @@ class Place:
     def mend(self, exc: SegmentDamaged, seconds: float) -> bool:
         """Make a damaged directory anew, with all clients that live; blocks.
 
+        Whoever could not read or change it is believed: SQLite's own looks at the whole miss
+        much, such as a text that is none, and an index that does not fit its table.
+
         Returns:
-            Whether it was done; else another process was faster.
+            Whether it was done; else it was made anew since, by whoever was faster.
         """
         with self.guard.held(seconds):
             return self._mend(exc, seconds)
@@ -263,9 +266,9 @@ class Place:
                 return self.peer(row.id)
         return None
 
-    def live_peers(self) -> list[Peer]:
+    def live_peers(self, seconds: float) -> list[Peer]:
         """Return all clients that live; blocks if the directory is busy."""
-        alive = [row.id for row in self.directory.clients().values() if self.is_alive(row.id)]
+        alive = [row.id for row in self._rows(seconds).values() if self.is_alive(row.id)]
         peers = [self.peer(client_id) for client_id in alive]
         return [peer for peer in peers if peer is not None]
 
@@ -342,11 +345,13 @@ class Place:
 
     def flush_epoch(self, seconds: float) -> None:
         """Let every client know that the prefix is flushed, and forget all memberships; blocks."""
-        board = self._board()
-        assert self._words is not None, "the board is open"  # noqa: S101
-        with held(board.lock, seconds):
+        words = self.board_words
+
+        def flush() -> None:
             self.directory.clear_members()
-            self._words[_layout.EPOCH] = (self._words[_layout.EPOCH] + 1) & 0xFFFFFFFF
+            words[_layout.EPOCH] = (words[_layout.EPOCH] + 1) & 0xFFFFFFFF
+
+        self.written(seconds, flush)
 
     # Helpers
 
@@ -397,15 +402,18 @@ class Place:
     def _mend(self, exc: SegmentDamaged, seconds: float) -> bool:
         board = self._board()
         with held(board.lock, seconds):
-            with contextlib.suppress(SegmentDamaged):
-                self.directory.check()
+            if exc.generation != self.generation:
                 return False
             _logger.error("the directory of %s is made anew: %s", self.folder.name, exc)
-            self.directory.make_anew(filter(None, map(self._row_of, self._living())))
-            self.board_words[_layout.DIRECTORY] = (self.generation + 1) & 0xFFFFFFFF
-        for peer in self.live_peers():
-            with contextlib.suppress(SegmentHeld), held(peer.lock, seconds):
-                peer.wake()
+            rows = list(filter(None, map(self._row_of, self._living())))
+            try:
+                self.directory.make_anew(rows, seconds)
+            finally:  # what there was is gone, and nobody may go on with it
+                self.board_words[_layout.DIRECTORY] = (self.generation + 1) & 0xFFFFFFFF
+        with contextlib.suppress(SegmentHeld, SegmentDamaged):  # they see it with their next beat
+            for peer in self.live_peers(seconds):
+                with contextlib.suppress(SegmentHeld), held(peer.lock, seconds):
+                    peer.wake()
         return True
 
     def _row_of(self, client_id: str) -> Attached | None:
@@ -502,6 +510,8 @@ class Place:
     def _attach_peer(self, client_id: str) -> Peer | None:
         with self.lock:
             row = self.directory.clients().get(client_id)
+            if row is None and self.is_alive(client_id):
+                row = self._row_of(client_id)  # which the directory has lost
             if row is None:
                 return None
             try:
