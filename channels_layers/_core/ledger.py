@@ -7,6 +7,7 @@ the number there is kept true.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import MutableSequence
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ _ROOMY: Final = 64  # a capacity from which on a few messages more or less may b
 class Ledger:
     """The places of one client's mailboxes, and those that have none yet."""
 
-    __slots__ = ("_is_shared", "changed", "counts", "entered", "owner", "unentered")
+    __slots__ = ("_is_shared", "changed", "counts", "ended", "entered", "owner", "unentered")
 
     def __init__(self, owner: str, *, is_shared: bool) -> None:
         """Begin with no places.
@@ -35,6 +36,8 @@ class Ledger:
         self.unentered: dict[Mailbox | Family, None] = {}
         # Queues whose number is to be told with the next entry.
         self.changed: dict[Mailbox, None] = {}
+        # Channels whose numbers have ended, for a backend that has numbers of them as well.
+        self.ended: deque[str] | None = None
         self._is_shared = is_shared
 
     def holder(self, mailbox: Mailbox) -> Mailbox | Family:

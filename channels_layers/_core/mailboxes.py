@@ -349,6 +349,9 @@ class Mailboxes:
         if mailbox.waiting or mailbox.letters:
             self.by_name[mailbox.name] = mailbox
             return
+        ledger = mailbox.ledger
+        if ledger is not None and ledger.ended is not None and mailbox.accepted.total:
+            ledger.ended.append(mailbox.name)
         if mailbox.family is not None:
             mailbox.family.members -= 1
             mailbox.family.granting.discard(mailbox)

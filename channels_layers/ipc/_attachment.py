@@ -28,7 +28,6 @@ from ._inbox import STORES_ARE_ORDERED, Record, digest_of, records_in
 from ._jobs import Line
 from ._keeper import keeper
 from ._layout import (
-    ANSWER,
     AWAKE,
     DIRECTORY,
     EPOCH,
@@ -38,17 +37,19 @@ from ._layout import (
     LOOK,
     MEMBER,
     MESSAGE,
-    QUESTION,
     SEEN,
     TAIL,
 )
 from ._memberships import Memberships
 from ._peer import Peer
 from ._place import Place, Queue, held
+from ._questions import TALK, Questions
 from ._queue_layout import CorruptSegment
+from ._refusals import Refusals
 
 if TYPE_CHECKING:
     from ..backend import Arrival, Client
+    from ..statistics import Statistics
 
 T = TypeVar("T")
 
@@ -73,7 +74,6 @@ class Attachment:
         *,
         seconds: float,
         group_expiry: float,
-        answer: Callable[[str, str], None],
         forget: Callable[[], None],
     ) -> None:
         """Attach; blocks.
@@ -83,7 +83,6 @@ class Attachment:
             client: The layer.
             seconds: How long a lock may be waited for.
             group_expiry: How long a renewed membership lasts, in seconds.
-            answer: Is called with a channel and a client that asks for its statistics.
             forget: Is called now and then, to let go of clients that are gone.
 
         Raises:
@@ -95,8 +94,8 @@ class Attachment:
         self.group_expiry = group_expiry
         self.row, self.own, self._listening = place.enter(client.id, seconds * _ENTERING)
         self._generation = place.generation
-        self.answers: dict[str, bytes] = {}  # channel -> the last ANSWER
-        self._answer = answer
+        self.questions = Questions(self)
+        self._refusals = Refusals(self.own.inbox, client)
         self._forget = forget
         self._epoch = place.epoch
         self._draining = threading.Lock()
@@ -256,7 +255,11 @@ class Attachment:
                 self._hand_in(arrivals)
                 arrivals = []
                 self.members.look(payload.decode("ascii", "replace"), name)
-            elif not self._is_talk(record):
+            elif kind in TALK:
+                self._hand_in(arrivals)  # so that an answer counts what came before
+                arrivals = []
+                self.questions.hear(kind, name, payload)
+            else:
                 arrivals += self._arrival(record, now)
         self._hand_in(arrivals)
         for channel in looks:
@@ -272,15 +275,6 @@ class Attachment:
         except SegmentDamaged as exc:
             self._report(exc)
             return []
-
-    def _is_talk(self, record: Record) -> bool:
-        """Deal with questions and answers about statistics; say whether it was one."""
-        kind, name, payload, _, _ = record
-        if kind == QUESTION:
-            self._answer(name, payload.decode("ascii", "replace"))
-        elif kind == ANSWER:
-            self.answers[name] = payload
-        return kind in (QUESTION, ANSWER)
 
     def _arrival(self, record: Record, now: float) -> list[Arrival]:
         """Return what a record means to the layer; nothing if that cannot be told."""
@@ -335,6 +329,7 @@ class Attachment:
     def _settle_here(self) -> None:
         """The same, under the lock of the inbox."""
         ledger = self.client.ledger
+        self._refusals.settle()
         if not (self._came or ledger.unentered or ledger.changed):
             return
         came, self._came, self._is_tight = self._came, {}, False
@@ -353,6 +348,7 @@ class Attachment:
     def _renew_table(self) -> None:
         """Make room in the table of accounts, in a larger one if need be."""
         inbox = self.own.inbox
+        self._refusals.collect()
         larger = inbox.larger_table()
         if larger:
             offset = _layout.table_offset(inbox.ring_bytes, larger)
@@ -374,6 +370,10 @@ class Attachment:
     def _report(self, exc: Exception) -> None:
         _logger.error("the inbox of client %s is damaged: %s", self.row.id, exc)
         self.client.gap()
+
+    def numbers_of(self, channel: str) -> Statistics:
+        """Return the numbers of an own channel, as far as they have come in."""
+        return self._refusals.added_to(self.client.statistics(channel), channel)
 
     # What it waits for
 
@@ -612,6 +612,8 @@ class Attachment:
         seconds = self.seconds if seconds is None else seconds
         self._watches.close(self._stop_listening)
         self.client.ledger.counts = []
+        self._refusals.close()
+        self.questions.close()
         try:
             # What is on its way back is back before anybody is told that this client has gone.
             for line in list(self._lines.values()):

@@ -8,14 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 from .. import _fork
 from .._core.names import client_of
 from .._loops import pause
 from ..backend import Backend, Client, Prompt
-from ..codecs.msgpack import decode, encode
-from ..errors import BackendTimeout, BackendUnavailable, ChannelFull
+from ..errors import BackendUnavailable, ChannelFull
 from ..guarantees import Guarantees
 from ..options import LayerOptions
 from ..statistics import Statistics, add_up
@@ -28,15 +27,10 @@ from ._errors import (
     SegmentDamaged,
     SegmentHeld,
     SegmentRefused,
-    SharedMemoryFull,
 )
 from ._exit import at_exit
 from ._jobs import Job, completed, executor
-from ._layout import (
-    ANSWER,
-    MEMBER,
-    QUESTION,
-)
+from ._layout import MEMBER
 from ._peer import Peer
 from ._place import Place, Sizes, held, places
 from ._queue_layout import CorruptSegment
@@ -45,7 +39,6 @@ from ._routes import InboxRoute, QueueRoute, Route, pushed
 T = TypeVar("T")
 
 _FLUSHED_S: Final = 1.0  # how long to wait for clients to hear of a flush; they hear it anyway
-_ANSWERED_S: Final = 1.0  # how long to wait for another client's numbers
 _POLL_S: Final = 0.002
 _ENDED_S: Final = 0.1  # how long the end of a process may wait for another one
 _NEVER: Final = float("inf")
@@ -111,7 +104,6 @@ class IPCBackend(Backend):
                     client,
                     seconds=self._options.timeout,
                     group_expiry=self._options.group_expiry,
-                    answer=self._answer,
                     forget=self._forget_gone,
                 )
             except BaseException:
@@ -335,26 +327,6 @@ class IPCBackend(Backend):
             return attached.line_of(peer).post(push, otherwise=peer.doubt)
         return None
 
-    def _post(
-        self, attached: Attachment, peer: Peer, kind: int, name: str, payload: bytes
-    ) -> Job[object] | None:
-        """Put a record that is no message into an inbox."""
-        epoch = attached.place.epoch
-
-        def push() -> None:
-            try:
-                has_room = peer.inbox.push(kind, name.encode(), payload, _NEVER, epoch)
-            except SegmentDamaged:
-                peer.inbox.reset()
-                has_room = peer.inbox.push(kind, name.encode(), payload, _NEVER, epoch)
-            if not has_room:
-                raise SharedMemoryFull(peer.segment.path.name, "the inbox is full")
-            peer.wake()
-
-        with contextlib.suppress(SegmentClosed):  # a client that is gone needs to know nothing
-            return attached.line_of(peer).post(push)
-        return None
-
     async def group_send(self, group: str, payload: bytes) -> None:
         """See `Backend.group_send`."""
         attached = self._open
@@ -421,12 +393,19 @@ class IPCBackend(Backend):
     async def statistics(self, channel: str | None = None) -> Statistics:
         """See `Backend.statistics`."""
         attached = self._open
-        ask = (
-            partial(self._statistics, attached)
-            if channel is None
-            else partial(self._statistics_of, attached, channel)
-        )
-        return await executor.run(partial(_mending, attached, ask))
+        if channel is None:
+            return await executor.run(
+                partial(_mending, attached, partial(self._statistics, attached))
+            )
+        owner = self._owner(attached, channel)
+        if owner == attached.row.id:
+            attached.catch_up()
+            return attached.numbers_of(channel)
+        peer = self._peer(attached.place, owner) if owner else None
+        numbers = await attached.questions.ask(peer, channel) if peer is not None else None
+        if numbers is not None:
+            return numbers
+        return await executor.run(partial(self._statistics_of, attached, channel))
 
     def _statistics(self, attached: Attachment) -> Statistics:
         place, now = attached.place, time.monotonic()
@@ -445,45 +424,13 @@ class IPCBackend(Backend):
         return add_up(parts)
 
     def _statistics_of(self, attached: Attachment, channel: str) -> Statistics:
-        place = attached.place
-        owner = self._owner(attached, channel)
-        if owner == attached.row.id:
-            attached.catch_up()
-            return attached.client.statistics(channel)
-        peer = self._peer(place, owner) if owner else None
-        if peer is not None:
-            return self._asked_of(attached, peer, channel)
-        queue = place.queue_of(channel)
+        queue = attached.place.queue_of(channel)
         with held(queue.lock, self._options.timeout):
             try:
                 return queue.structure.statistics_of(channel, time.monotonic())
             except CorruptSegment as exc:
                 attached.rebuild_queue(queue, exc)
                 return queue.structure.statistics_of(channel, time.monotonic())
-
-    def _asked_of(self, attached: Attachment, peer: Peer, channel: str) -> Statistics:
-        """Ask the owner of a channel; blocks."""
-        attached.answers.pop(channel, None)
-        self._post(attached, peer, QUESTION, channel, attached.row.id.encode())
-        ends_at = time.monotonic() + min(_ANSWERED_S, self._options.timeout)
-        while channel not in attached.answers:
-            if time.monotonic() > ends_at:
-                raise BackendTimeout(peer.segment.path.name)
-            time.sleep(_POLL_S)
-            attached.catch_up()
-        try:
-            answer = decode(attached.answers.pop(channel))
-            return cast("Statistics", {key: answer[key] for key in Statistics.__annotations__})
-        except (KeyError, ValueError) as exc:
-            raise BackendTimeout(peer.segment.path.name) from exc
-
-    def _answer(self, channel: str, asker: str) -> None:
-        """Tell another client the numbers of an own channel."""
-        attached = self._attached
-        peer = self._peer(attached.place, asker) if attached is not None else None
-        if attached is not None and peer is not None:
-            numbers = encode(dict(attached.client.statistics(channel)))
-            self._post(attached, peer, ANSWER, channel, numbers)
 
     # Helpers
 

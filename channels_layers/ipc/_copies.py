@@ -60,7 +60,7 @@ class Copies:
             if is_put:
                 self._is_put = True
             else:
-                inbox.miss()
+                inbox.miss(self._group)
                 parcel.drop()
             peer.wake()
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from .. import _fork
-from ._errors import SegmentDamaged, SegmentHeld, SharedMemoryFull
+from ._errors import SegmentClosed, SegmentDamaged, SegmentHeld, SharedMemoryFull
 from ._segment import check_ours
 
 T = TypeVar("T")
@@ -102,6 +102,7 @@ class Directory:
         """
         self._path = path
         self._generation = generation
+        self._is_closed = False
         self._opened_at = 0  # the generation of the connection
         self._max_pages = max(16, max_bytes // _PAGE_BYTES)
         self._lock = threading.Lock()
@@ -114,9 +115,14 @@ class Directory:
         _fork.in_child(self, Directory._begin_in_child)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database; no call opens it again before `reopen`."""
         with self._lock:
             self._drop_connection()
+            self._is_closed = True
+
+    def reopen(self) -> None:
+        """Let calls open it again."""
+        self._is_closed = False
 
     def make_anew(self, clients: Iterable[Attached], seconds: float) -> None:
         """Begin an empty one with these clients, under the guard and the lock of the board.
@@ -326,6 +332,8 @@ class Directory:
         self._known = (version, self._own_changes)
 
     def _open(self) -> sqlite3.Connection:
+        if self._is_closed:
+            raise SegmentClosed("directory")
         if self._opened_at != self._generation():
             self._drop_connection()
         if self._connection is None:

@@ -68,6 +68,30 @@ class SegmentClosed(SegmentRefused):
         super().__init__(shard, problem)
 
 
+class Unanswered(BackendTimeout):
+    """Another client has not told the numbers of its channel in time."""
+
+    def __init__(
+        self, client: str, pid: int, channel: str, seconds: float, *, is_asked: bool = True
+    ) -> None:
+        super().__init__(f"inbox-{client}")
+        self.args = (client, pid, channel, seconds)
+        self.client = client
+        self.pid = pid
+        self.channel = channel
+        self.seconds = seconds
+        self.is_asked = is_asked
+
+    def __str__(self) -> str:
+        what = "has not answered"
+        if not self.is_asked:
+            what = "could not be asked, its inbox is full or held,"
+        return (
+            f"client {self.client} (process {self.pid}) {what} within {self.seconds:g} s: it owns "
+            f"{self.channel!r}, whose statistics were asked for"
+        )
+
+
 __all__ = [
     "BackendTimeout",
     "BackendUnavailable",
@@ -77,4 +101,5 @@ __all__ = [
     "SegmentHeld",
     "SegmentRefused",
     "SharedMemoryFull",
+    "Unanswered",
 ]

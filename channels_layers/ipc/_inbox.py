@@ -54,6 +54,11 @@ def digest_of(channel: str) -> int:
     return int.from_bytes(hashlib.blake2b(channel.encode(), digest_size=8).digest(), "little") or 1
 
 
+def digest_of_group(group: str) -> int:
+    """Return what stands for a group there, which no channel has."""
+    return digest_of(f"{group} ")
+
+
 class Inbox:
     """One client's ring and accounts, as its owner or as a writer."""
 
@@ -157,7 +162,7 @@ class Inbox:
         longs, words = self.longs, self.words
         if words[TABLE] != self._known_log2:
             self._measure()
-        at = self._first + 2 * (digest & self._mask)
+        at = self._first + 3 * (digest & self._mask)
         if longs[at] != digest:
             at = self._claimed(digest)
             if at < 0:
@@ -166,7 +171,7 @@ class Inbox:
         counts = 2 * at + 2  # in words: coming, then queued
         coming = words[counts]
         if coming + words[counts + 1] >= capacity:
-            longs[REFUSED] += 1
+            self._refuse(name, digest, at)
             return False
         # SYNC claim: pairs with the look at `coming` in Exchange.offer_here(). Counted first, so
         # that the owner, who counts first as well, or this writer sees the other.
@@ -189,7 +194,7 @@ class Inbox:
             if self.push(kind, name, payload, expires_at, epoch):
                 return True
         words[counts] = coming
-        longs[REFUSED] += 1
+        self._refuse(name, digest, at)
         return False
 
     def _claimed(self, digest: int) -> int:
@@ -199,13 +204,34 @@ class Inbox:
         if at >= 0 and longs[at] != digest:
             if not longs[at]:
                 self.words[TAKEN] += 1
-            longs[at + 1] = 0
+            longs[at + 1] = longs[at + 2] = 0
             longs[at] = digest
         return at
 
-    def miss(self) -> None:
-        """Count a group's copy that found no room."""
+    def _refuse(self, name: bytes, digest: int, at: int) -> None:
+        """Count a refused message, in all and for its channel; `at` is the account of `digest`."""
+        longs = self.longs
+        longs[REFUSED] += 1
+        own = digest_of(name.decode())
+        if own == digest:
+            longs[at + 2] += 1
+        else:  # channels that share a capacity
+            self._note(own)
+
+    def _note(self, digest: int) -> None:
+        """Count one more refused message where there is a place for the number."""
+        at = self._place(digest)
+        if at >= 0 and self.longs[at] != digest:
+            # Accounts of what channels hold come first: the last half of the table is theirs.
+            at = -1 if self.is_table_full else self._claimed(digest)
+        if at >= 0:
+            self.longs[at + 2] += 1
+
+    def miss(self, group: str = "") -> None:
+        """Count a group's copy that found no room, in all and for its group."""
         self.longs[MISSED] += 1
+        if group:
+            self._note(digest_of_group(group))
 
     # The owner
 
@@ -260,6 +286,36 @@ class Inbox:
             places[digest] = 2 * at + 3
         return places
 
+    def refused(self, digest: int) -> int:
+        """How many messages were refused since that was last taken note of; needs no lock."""
+        longs, log2 = self.longs, self._log2()
+        first = _layout.table_offset(self.ring_bytes, log2) // 8
+        for step in range(_PROBES):
+            at = first + 3 * ((digest + step) & ((1 << log2) - 1))
+            if longs[at] == digest:
+                return longs[at + 2]
+            if not longs[at]:
+                break
+        return 0
+
+    def forget_refused(self, digest: int) -> None:
+        """Begin to count the refused messages of a channel anew."""
+        at = self._place(digest)
+        if at >= 0 and self.longs[at] == digest:
+            self.longs[at + 2] = 0
+
+    def take_refused(self) -> dict[int, int]:
+        """Return for each digest how many messages were refused, and count them anew."""
+        longs, log2 = self.longs, self._log2()
+        first = _layout.table_offset(self.ring_bytes, log2) // 8
+        found = {}
+        for index, count in enumerate(longs[first + 2 : first + (3 << log2) : 3].tolist()):
+            if count:
+                at = first + 3 * index
+                found[longs[at]] = count
+                longs[at + 2] = 0
+        return found
+
     def reset(self) -> None:
         """Make it empty, after damage or a flush; what had come in is lost."""
         self.words[TABLE] = SMALLEST_TABLE
@@ -281,14 +337,14 @@ class Inbox:
         return log2 + 1 if len(live) * 4 > 1 << log2 and log2 < LARGEST_TABLE else 0
 
     def grow_table(self, log2: int) -> None:
-        """Move to the table of that size, which has been allocated."""
+        """Move to the table of that size, which has been allocated; `take_refused` first."""
         live = self._live()
         self._clear_table(log2)
         self.words[TABLE] = log2
         self._enter(live)
 
     def renew_table(self) -> None:
-        """Forget the channels that hold nothing."""
+        """Forget the channels that hold nothing; `take_refused` first."""
         live = self._live()
         self._clear_table(self._log2())
         self._enter(live)
@@ -302,8 +358,8 @@ class Inbox:
 
     def _live(self) -> list[tuple[int, int]]:
         first = _layout.table_offset(self.ring_bytes, self._log2()) // 8
-        longs = self.longs[first : first + (2 << self._log2())].tolist()
-        pairs = zip(longs[::2], longs[1::2], strict=True)
+        longs = self.longs[first : first + (3 << self._log2())].tolist()
+        pairs = zip(longs[::3], longs[1::3], strict=True)
         return [(digest, counts) for digest, counts in pairs if digest and counts]
 
     def _clear_table(self, log2: int) -> None:
@@ -330,19 +386,22 @@ class Inbox:
         if self.words[TABLE] != self._known_log2:
             self._measure()
         longs, mask, first = self.longs, self._mask, self._first
-        free = -1
+        free = spare = -1
         index = digest & mask
         for _ in range(_PROBES):
-            at = first + 2 * index
+            at = first + 3 * index
             found = longs[at]
             if found == digest:
                 return at
             if not found:
                 return at if free < 0 else free
             if free < 0 and not longs[at + 1]:
-                free = at
+                if not longs[at + 2]:
+                    free = at
+                elif spare < 0:
+                    spare = at
             index = (index + 1) & mask
-        return free
+        return free if free >= 0 else spare  # numbers go where messages would have no account
 
 
 def records_in(piece: bytes) -> list[Record]:

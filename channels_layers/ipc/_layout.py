@@ -31,12 +31,15 @@
 
     record:   | length u32 | kind u8, name length u8, epoch u16 | expires_at f64 | name | payload |
               padded to 8 bytes; PADDING fills the end of the ring; `length` is that of the payload
-    account:  | digest of the channel u64 | coming u32 | queued u32 |
+    account:  | digest of the channel u64 | coming u32 | queued u32 | refused u64 |
 
 `tail` and `head` count bytes since creation and never wrap; the index into the ring is
 ``position % ring_bytes``. `coming` are the messages of a channel that writers put into the ring
 and the owner has not put into its mailbox yet, `queued` those that wait in the mailbox. Together
-they are what the channel holds.
+they are what the channel holds. `refused` are those of its messages that writers were told
+`ChannelFull` for, until the owner takes note of them. Where channels share a capacity, they share
+an account of what they hold, and each has one of its own for what it was refused. So has a group
+whose copies found no room.
 
 Memory model: all fields but `queued`, `unsure`, `numbers` and the wake-up flags change under the
 segment's lock, whose system calls order them. `queued` is stored by the owner alone, aligned, in
@@ -48,7 +51,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAGIC: Final = int.from_bytes(b"chlayers", "little")
 
 INBOX: Final = 1
@@ -88,11 +91,11 @@ MESSAGE: Final = 1  # name is a channel
 GROUP_MESSAGE: Final = 2  # name is a group
 MEMBER: Final = 3  # name is a channel, payload a group: look whether it is in it now
 LOOK: Final = 5  # name is a channel that no client owns, and that has a message
-QUESTION: Final = 6  # name is a channel, payload the client that asks for its statistics
-ANSWER: Final = 7  # name is a channel, payload the statistics
+QUESTION: Final = 6  # name is a channel, payload a number and the client that asks for its numbers
+ANSWER: Final = 7  # name is a channel, payload the number of the question and the statistics
 IN_A_FILE: Final = 16  # added to a kind: the payload is the name of a file that holds it
 
-PLACE_BYTES: Final = 16
+PLACE_BYTES: Final = 24
 SMALLEST_TABLE: Final = 10  # log2 of its places
 LARGEST_TABLE: Final = 20  # about a million channels with unread messages in one process
 

@@ -33,6 +33,7 @@ from . import _doorbell, _layout
 from ._directory import SLOTS, Attached, Busy, Directory
 from ._errors import (
     BackendUnavailable,
+    SegmentClosed,
     SegmentDamaged,
     SegmentHeld,
     SegmentRefused,
@@ -373,6 +374,7 @@ class Place:
                 # Those that live have it attached, and see to it with their next beat.
                 raise SegmentRefused(path.name, f"is damaged ({exc})") from exc
             self._words = self.board.view.cast("I")
+            self.directory.reopen()
 
     def _living(self) -> list[str]:
         """Return the ids of the clients that live, as far as one can see by their inboxes."""
@@ -509,6 +511,8 @@ class Place:
 
     def _attach_peer(self, client_id: str) -> Peer | None:
         with self.lock:
+            if self.board is None:
+                return None  # a thread that outlasted the last layer must leave nothing open
             row = self.directory.clients().get(client_id)
             if row is None and self.is_alive(client_id):
                 row = self._row_of(client_id)  # which the directory has lost
@@ -538,6 +542,8 @@ class Place:
             queue = self._queues[index]
             if queue is not None:
                 return queue
+            if self.board is None:
+                raise SegmentClosed(f"queues-{index:02}")
             path = self.folder / f"queues-{index:02}"
             size = _layout.BODY_OFFSET + self.sizes.queue_bytes
 

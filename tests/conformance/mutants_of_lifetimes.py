@@ -6,9 +6,12 @@ import math
 import threading
 import time
 
+import anyio
 from mutation import caught_by
 from reference import ReferenceLayer
 from world import World, covers
+
+from channels_layers._core.names import client_of
 
 # Time
 
@@ -232,6 +235,21 @@ class CountsOnlySuccess(ReferenceLayer):
     def count(self, state, what, channel):
         if what == "sent":
             super().count(state, what, channel)
+
+
+@caught_by("what_another_client_was_refused_is_counted")
+class CountsOnlyOwnRefusals(ReferenceLayer):
+    def count(self, state, what, channel):
+        if what == "sent" or client_of(channel) == self.client:
+            super().count(state, what, channel)
+
+
+@caught_by("many_may_ask_for_a_channel_of_another_client")
+class MixesUpAnswers(ReferenceLayer):
+    async def channel_statistics(self, channel):
+        self.asked = channel
+        await anyio.sleep(0.01)
+        return await super().channel_statistics(self.asked)
 
 
 @caught_by("one_channel_knows_nothing_of_another")

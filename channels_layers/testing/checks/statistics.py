@@ -10,7 +10,7 @@ from typing import Any, Final
 import anyio
 
 from ._check import Layer, LayerMaker, check
-from ._tools import fill, line, member, receive_all, refused, until
+from ._tools import fill, line, member, receive_all, refused, started, until
 
 COUNTS: Final = ("messages_count", "messages_pending", "channel_full_count")
 RATES: Final = ("messages_count_per_second", "channel_full_count_per_second", "messages_max_age")
@@ -122,6 +122,37 @@ async def refused_messages_are_counted(make: LayerMaker) -> None:
     await _becomes(everything, channel_full_count=3, messages_count=1)
     alone = partial(layer.channel_statistics, channel)
     await _becomes(alone, channel_full_count=3, messages_count=1)
+
+
+@check("api: statistics", needs=["shared"])
+async def what_another_client_was_refused_is_counted(make: LayerMaker) -> None:
+    """Each ChannelFull once, for the channel and for all, whoever asks; reading ends no count."""
+    here, there = await make(capacity=1), await make(capacity=1)
+    everything = [await _from_now_on(layer.statistics) for layer in (here, there)]
+    channel, other = await there.new_channel(), await there.new_channel()
+    alone = [partial(layer.channel_statistics, channel) for layer in (here, there)]
+    asks: list[Ask] = [*everything, *alone]
+    for n, layer in enumerate((here, there, here)):
+        await layer.send(channel, {"n": n})
+        await refused(partial(here.send, channel, {}), here.ChannelFull, what=channel)
+        for ask in asks:
+            await _becomes(ask, channel_full_count=n + 1, messages_count=n + 1)
+        await there.receive(channel)
+    for layer in (here, there):
+        assert (await layer.channel_statistics(other))["channel_full_count"] == 0
+
+
+@check("api: statistics", needs=["shared"])
+async def many_may_ask_for_a_channel_of_another_client(make: LayerMaker) -> None:
+    """At once, for the same and for different ones, and each gets the numbers of its own."""
+    here, there = await make(), await make()
+    channels = [await there.new_channel() for _ in range(4)]
+    for n, channel in enumerate(channels):
+        await fill(here, channel, n)
+    names = channels * 8
+    async with started(*(partial(here.channel_statistics, name) for name in names)) as waiters:
+        counts = [(await waiter.result())["messages_count"] for waiter in waiters]
+    assert counts == [0, 1, 2, 3] * 8
 
 
 @check("api: group_send")
