@@ -71,7 +71,8 @@ async def _live_on(report, layer):
     await layer.group_add("all", own)
     report.tell({"pid": os.getpid(), "own": own})
     while (found := await layer.receive(own)) != {"end": True}:
-        await layer.send(found["answer"], {"from": own})
+        if "answer" in found:  # and no last word of the parent to the group
+            await layer.send(found["answer"], {"from": own})
     await layer.close()
 
 
