@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .ipc import IPCChannelLayer
     from .layer import ChannelLayer
     from .memory import InMemoryChannelLayer
+    from .redis import RedisChannelLayer
 
 _HOMES = {
     "BackendError": "errors",
@@ -44,6 +45,7 @@ _HOMES = {
     "LayerClosed": "errors",
     "MessageTooLarge": "errors",
     "NotSerializable": "errors",
+    "RedisChannelLayer": "redis",
     "Statistics": "_core.statistics",
     "UnsupportedByBackend": "errors",
     "UsageError": "errors",
@@ -68,6 +70,7 @@ __all__ = [
     "LayerClosed",
     "MessageTooLarge",
     "NotSerializable",
+    "RedisChannelLayer",
     "Statistics",
     "UnsupportedByBackend",
     "UsageError",

@@ -39,7 +39,15 @@ class Inside:
 class LocalClient:
     """The `Client` of one open layer; see `channels_layers.backend` for its methods."""
 
-    def __init__(self, client_id: str, inside: Inside, *, keeps_accounts: bool) -> None:
+    def __init__(
+        self,
+        client_id: str,
+        inside: Inside,
+        *,
+        keeps_accounts: bool,
+        tells_later: bool = False,
+        adrift: Callable[[], None] = lambda: None,
+    ) -> None:
         self.id = client_id
         self._inside = inside
         self._exchange = inside.exchange
@@ -47,7 +55,8 @@ class LocalClient:
         self._clock = inside.clock
         self._wake = inside.wake
         self._shares_capacity = inside.options.capacity_scope == "process"
-        self.ledger = Ledger(client_id, is_shared=self._shares_capacity)
+        self.ledger = Ledger(client_id, is_shared=self._shares_capacity, tells_later=tells_later)
+        self.adrift = adrift
         if keeps_accounts:
             self._exchange.keep_ledger(self.ledger)
         self._is_left = False
@@ -94,6 +103,8 @@ class LocalClient:
         woken: list[Waiter] = []
         exchange = self._exchange
         with self._lock:
+            if self._is_left:
+                return False  # its channels are no more, and must not come to life again
             now = self._clock()
             touched: dict[Mailbox, None] = {}
             for kind, name, payload, lifetime in arrivals:
@@ -129,7 +140,8 @@ class LocalClient:
     def member_added(self, group: str, channel: str) -> None:
         """See `Client.member_added`."""
         with self._lock:
-            self._exchange.group_add(group, channel, self._clock())
+            if not self._is_left:
+                self._exchange.group_add(group, channel, self._clock())
 
     def member_discarded(self, group: str, channel: str) -> None:
         """See `Client.member_discarded`."""

@@ -52,6 +52,7 @@ class Home:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = False
+        self._has_begun = False  # something was called since it was closed
         # Who opens it or is let through, then who waits for that, in the order of their calls.
         self._line: deque[_Place] = deque()
 
@@ -85,9 +86,9 @@ class Home:
             await close_backend()  # also where it was being opened, and that was cancelled
             self._is_open = False
             return
-        loop = self._loop
-        if loop is None or not loop.is_running():
+        if not self._has_begun:
             return
+        loop = self._choose(claim=False)  # the portal where the home has ended
         if loop is asyncio._get_running_loop():
             await close_backend()
         else:
@@ -95,7 +96,19 @@ class Home:
         with self._lock:
             if self._loop is loop:
                 self._loop = None
-                self._is_open = False
+                self._is_open = self._has_begun = False
+
+    def end(self, *, is_needed: bool) -> None:
+        """Leave the running event loop, which ends; if `is_needed` the portal is next at once."""
+        with self._lock:
+            if self._loop is not asyncio._get_running_loop():
+                return
+            self._loop = None
+            self._is_open = False
+            self._line.clear()
+        if is_needed:
+            loop = self._choose(claim=False)
+            asyncio.run_coroutine_threadsafe(_ensure(lambda: self._run_here(_nothing)), loop)
 
     def _choose(self, *, claim: bool) -> asyncio.AbstractEventLoop:
         running = asyncio._get_running_loop()
@@ -104,6 +117,7 @@ class Home:
                 self._is_open = False
                 self._line.clear()  # of tasks of a loop that has ended
                 self._loop = running if claim and running is not None else _portal.loop()
+            self._has_begun = True
             return self._loop
 
     async def _run_here(self, function: Callable[[], Awaitable[T]]) -> T:
@@ -192,6 +206,10 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 
 
 _portal = _Portal()
+
+
+async def _nothing() -> None:
+    pass
 
 
 async def _ensure(function: Callable[[], Awaitable[T]]) -> T:

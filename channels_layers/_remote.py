@@ -49,7 +49,13 @@ class Remote:
             before_open: Is awaited before the backend is opened.
         """
         self.id = client_id
-        self.client = LocalClient(client_id, inside, keeps_accounts=backend.keeps_accounts)
+        self.client = LocalClient(
+            client_id,
+            inside,
+            keeps_accounts=backend.keeps_accounts,
+            tells_later=backend.has_home,
+            adrift=self._take_over,
+        )
         self.keeps_accounts = backend.keeps_accounts
         self.turns = Turns()
         self._backend = backend
@@ -83,6 +89,9 @@ class Remote:
             if self.keeps_accounts and self._home.is_open:
                 return await function(*args)
             with fail_after(self._timeout):
+                if self.keeps_accounts and self._backend.has_home:
+                    await self._home.run(_nothing, claim=claim)
+                    return await function(*args)
                 return await self._home.run(lambda: function(*args), claim=claim)
         except TimeoutError as exc:
             raise BackendTimeout(type(self._backend).__name__) from exc
@@ -112,6 +121,12 @@ class Remote:
             lines = list(self._exchange.mailboxes.lines())
         self.demand(lines)
         await self._home.close(self._backend.close)
+
+    def _take_over(self) -> None:
+        """Go on elsewhere if the home ends while receivers of other event loops wait."""
+        with self._lock:
+            is_needed = any(line.waiting for line in self._exchange.mailboxes.lines())
+        self._home.end(is_needed=is_needed and not self._is_left)
 
     # Messages
 

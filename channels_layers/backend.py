@@ -101,6 +101,10 @@ class Client(Protocol):
         """
         ...
 
+    def adrift(self) -> None:
+        """Hear that the event loop ends in which the backend was opened; see `has_home`."""
+        ...
+
     def forget(self) -> None:
         """Let go of every message and membership: somebody flushed the prefix."""
         ...

@@ -28,6 +28,10 @@ SCHEMES_GROUP: Final = "channels_layers.schemes"
 _BUILT_IN: Final = (
     EntryPoint("ipc", "channels_layers.ipc:IPCChannelLayer", SCHEMES_GROUP),
     EntryPoint("memory", "channels_layers.memory:InMemoryChannelLayer", SCHEMES_GROUP),
+    *(
+        EntryPoint(scheme, "channels_layers.redis:RedisChannelLayer", SCHEMES_GROUP)
+        for scheme in ("redis", "rediss", "unix")
+    ),
 )
 _KEYS: Final = ("BACKEND", "CONFIG", "TEST_CONFIG")
 _BOOLS: Final = {"true": True, "false": False}

@@ -23,8 +23,9 @@ LEVELS = (
     ("_core", "codecs", "_loops", "_fork"),
     ("backend", "options", "statistics", "_home", "_turns"),
     ("layer", "_remote", "_client"),
+    ("config",),
     ("memory", "ipc", "redis"),
-    ("config", "testing", "integrations", "cli"),
+    ("testing", "integrations", "cli"),
     ("__init__",),
 )
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
@@ -39,12 +40,14 @@ HOMES = {
     "cryptography": ("codecs/",),
     "django": ("integrations/django.py",),
     "fcntl": ("ipc/",),
+    "hiredis": ("redis/",),
     "mmap": ("ipc/",),
     "multiprocessing": ("ipc/",),
-    "ormsgpack": ("codecs/msgpack.py",),
+    "ormsgpack": ("codecs/msgpack.py", "redis/"),
     "os": (
         "_fork.py",
         "ipc/",
+        "redis/",
         "testing/checks/_children.py",
         "testing/checks/_makers.py",
         "testing/conformance.py",
@@ -58,7 +61,8 @@ HOMES = {
     "trio": ("_loops.py",),
     "uhashring": ("redis/",),
 }
-PRIVATE_TO_PYTHON = {"_exit", "_get_running_loop"}  # names of os and asyncio
+# Names of os, of asyncio and of named tuples.
+PRIVATE_TO_PYTHON = {"_exit", "_get_running_loop", "_log_destroy_pending", "_replace"}
 NOT_IN_CORE = {"anyio", "asyncio", "os", "redis", "socket", "threading", "time", "trio"}
 
 
@@ -159,8 +163,10 @@ def test_nobody_uses_the_private_attributes_of_another_file():
         ("redis/_backend.py", "from ..ipc._ring import Ring", "ipc"),
         ("memory.py", "from .redis import RedisChannelLayer", "redis"),
         ("ipc/_backend.py", "import channels_layers", "__init__"),
-        ("ipc/_backend.py", "from channels_layers.config import from_url", "config"),
-        ("testing/resilience.py", "from ..config import from_url", "config"),
+        ("ipc/_backend.py", "from channels_layers.testing import run", "testing"),
+        ("testing/resilience.py", "from ..integrations import asgi", "integrations"),
+        ("config.py", "from .redis import RedisChannelLayer", "redis"),
+        ("redis/_layer.py", "from ..config import query_options", None),
         ("layer.py", "from .novelty import x", "novelty"),
         ("redis/_backend.py", "from .. import _home, backend\nfrom . import _keys", None),
         ("__init__.py", "from .config import from_url", None),

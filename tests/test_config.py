@@ -16,7 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from channels_layers import InMemoryChannelLayer, IPCChannelLayer, config
+from channels_layers import (
+    BackendError,
+    InMemoryChannelLayer,
+    IPCChannelLayer,
+    RedisChannelLayer,
+    config,
+)
 from channels_layers.config import (
     ChannelLayers,
     configure,
@@ -90,6 +96,13 @@ class FakePrefix:
         if prefix == "refused":
             raise ConfigurationError("prefix", "cannot be this one")
         self.asked = (prefix, capacity)
+
+
+class FakeRedis(RedisChannelLayer):
+    """A layer that reads its URL as ours does, and remembers what it was asked for."""
+
+    def __init__(self, hosts: list[str], prefix: str = "asgi", *, capacity: int = 100):
+        self.asked = (hosts, prefix, capacity)
 
 
 class Counted:
@@ -455,6 +468,77 @@ def test_ipc_layers_meet_where_the_hosts_of_their_urls_are_one_prefix(host, expe
 @pytest.mark.parametrize(
     ("url", "asked"),
     [
+        ("redis://h1", (["redis://h1"], "asgi", 100)),
+        (
+            "redis://h1:1,h2:2,h3/0",
+            (["redis://h1:1/0", "redis://h2:2/0", "redis://h3/0"], "asgi", 100),
+        ),
+        ("rediss://h1,h2?prefix=a%3Ab&capacity=5", (["rediss://h1", "rediss://h2"], "a:b", 5)),
+        (
+            "redis://me:pass,@h1,h2/2",
+            (["redis://me:pass,@h1/2", "redis://me:pass,@h2/2"], "asgi", 100),
+        ),
+        ("redis://[::1]:1,[::2]:2", (["redis://[::1]:1", "redis://[::2]:2"], "asgi", 100)),
+    ],
+)
+def test_a_redis_url_names_a_shard_for_each_host(url, asked):
+    assert FakeRedis.from_url(url).asked == asked
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
+def test_the_redis_schemes_make_our_layer(scheme):
+    layer = from_url(f"{scheme}:///1?prefix=test&capacity=5&rotation=0.5&capacity_scope=process")
+    assert type(layer) is RedisChannelLayer
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://{host}/0?prefix={own}", True),
+        ("redis://{host}?prefix={own}&capacity=5", True),
+        ("redis://test-user:test-word@{host}/0?prefix={own}", True),
+        ("unix://{socket}?prefix={own}", True),
+        ("redis://{host}/1?prefix={own}", False),
+        ("redis://{host}/0?prefix={own}-2", False),
+        ("redis://{host}/0?prefix={own}:", False),
+    ],
+)
+def test_redis_layers_meet_where_server_database_and_prefix_are_the_same(
+    redis_server, url, expected
+):
+    redis_server.ask("ACL", "SETUSER", "test-user", "on", ">test-word", "~*", "&*", "+@all")
+    places = {"host": f"127.0.0.1:{redis_server.port}", "socket": redis_server.socket}
+    own = f"test-{secrets.token_hex(8)}"
+    first = f"{redis_server.url}/0?prefix={own}"
+    assert asyncio.run(is_heard(first, url.format(own=own, **places))) is expected
+
+
+def test_a_refused_password_is_not_shown(redis_server):
+    url = f"redis://nobody:hunter2@127.0.0.1:{redis_server.port}"
+
+    async def use():
+        async with from_url(url) as layer:
+            await layer.send("a", {})
+
+    with pytest.raises(BackendError) as caught:
+        asyncio.run(use())
+    assert "hunter" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_redis_layer_is_a_backend_with_hosts_and_options():
+    backend = "channels_layers.RedisChannelLayer"
+    hosts = [("localhost", 6379), {"address": "redis://localhost:6380", "name": "second"}]
+    settings = {"BACKEND": backend, "CONFIG": {"hosts": hosts, "capacity": 5}}
+    assert isinstance(ChannelLayers({"a": settings})["a"], RedisChannelLayer)
+    wrong = {"BACKEND": backend, "CONFIG": {"hosts": ["redis://h1", "redis://h1:6379/0"]}}
+    error = problem_of(ChannelLayers({"default": wrong}).__getitem__, "default")
+    assert error.field == f'{DEFAULT}["CONFIG"]["hosts"]'
+    assert error.problem == "h1:6379/0 is there twice; give each shard a name"
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
         ("prefix://", ("asgi", 100)),
         ("prefix://My_app.2", ("My_app.2", 100)),
         ("prefix://a%3Ab%2Fc?capacity=5", ("a:b/c", 5)),
@@ -531,6 +615,20 @@ WRONG_URLS = {
         "cluster://",
         "FakeCluster.from_url refused it: invalid literal for int() with base 10: 'x'",
     ),
+    "redis://h1/x": ("hosts[0]", "the path of the URL is a database number"),
+    "redis://h1,h2:x": ("hosts[1]", "is a URL with a port that is none"),
+    "redis://h1,h1:6379": ("hosts", "h1:6379/0 is there twice; give each shard a name"),
+    "redis://?capcity=5": ("redis://?capcity", "unknown parameter; did you mean 'capacity'?"),
+    "redis://?prefix=": ("prefix", "must be a str that is not empty, got ''"),
+    "redis://?rotation=0": ("rotation", "must be more than 0 seconds, got 0.0"),
+    "redis://?channel_capacity=5": (
+        "redis://?channel_capacity",
+        "cannot be given in a URL; pass it to RedisChannelLayer",
+    ),
+    "unix://": (
+        "hosts[0]",
+        "must be a URL such as redis://host:port/database, rediss:// with TLS, or unix:///path",
+    ),
     "memory://?capcity=5": (
         "memory://?capcity",
         "unknown parameter; did you mean 'capacity'?",
@@ -556,7 +654,8 @@ WRONG_URLS = {
     "memry://": (
         "url",
         "no layer is registered for scheme 'memry'; did you mean 'memory'?;"
-        " known: broken, cluster, fake, gone, ipc, memory, open, prefix, whole",
+        " known: broken, cluster, fake, gone, ipc, memory, open, prefix,"
+        " redis, rediss, unix, whole",
     ),
     "memory:": ("url", "must be a str that looks like 'memory://?capacity=100'"),
     "localhost": ("url", "must be a str that looks like 'memory://?capacity=100'"),
@@ -613,6 +712,15 @@ def test_a_factory_that_reads_urls_gets_the_whole_url():
         "ipc://:hunter2@asgi",
         "cluster://me:hunter2@h1/hunter2?password=hunter2",
         "fake://?name=refused_hunter2&secret_name=hunter2",
+        "redis://me:hunter2@host/x",
+        "redis://me:hunter2@h1,h2:x",
+        "redis://me:hunter2,a@h1,h1",
+        "redis://me:hunter2/a@host",
+        "redis://me:a/hunter2@host",
+        "redis://me:hunter2@host?capcity=5",
+        "redis://host?password=hunter2",
+        "rediss://:hunter2@host?capacity=0",
+        "unix://me:hunter2@",
         "unknown://me:hunter2@host",
         "me:hunter2@host",
         "fake://me:hunter2@[::1",

@@ -22,6 +22,10 @@ from .statistics import Dropped, Tally
 # A receiver that finds its message waiting returns at once, but for one in so many calls, which
 # lets the other tasks run first; a pass of the loop costs as much as several messages.
 _CALLS_PER_PAUSE: Final = 64
+# What came later expires later, as far as that is within the precision of others' clocks: the
+# order of several channels is that of the ends of their messages.
+_PRECISION_S: Final = 0.01
+_TICK_S: Final = 1e-7
 _PAUSE_MASK: Final = 63  # a sender pauses whenever 64 more messages than before are unread
 
 
@@ -49,6 +53,7 @@ class Exchange:
         self.unlogged = self.mailboxes.unlogged
         self.heirs = self.mailboxes.heirs
         self._light_bytes = min(WEIGHED_BYTES, rules.max_message_bytes)
+        self._last_end = 0.0  # of the last message that came from others
         self._tickets = 0  # receivers that have waited in a family or on several channels
 
     # Sending
@@ -375,7 +380,11 @@ class Exchange:
             self.mailboxes.count_expired(mailbox, 1, now)
             return None, mailbox
         weight = self.mailboxes.weigh(payload) if len(payload) > WEIGHED_BYTES else None
-        letter = (now + lifetime, payload, weight)
+        ends_at = now + lifetime
+        if 0 <= self._last_end - ends_at < _PRECISION_S:
+            ends_at = self._last_end + _TICK_S
+        self._last_end = ends_at
+        letter = (ends_at, payload, weight)
         if not mailbox.is_expiring:
             self.mailboxes.watch(mailbox, letter[0])
         waiter = mailbox.put_untold(letter)
@@ -394,7 +403,9 @@ class Exchange:
         """Queue `payload` for every channel with a live reader; return the receivers to wake."""
         read = [box for box in self.by_name.values() if self.mailboxes.is_read(box, now)]
         letter = (now + self._expiry, payload, None)
-        found = [mailbox.put(letter) for mailbox in read if not mailbox.is_staging]
+        # A channel that lives in the backend has nothing to queue, but for who waits here.
+        told = [mailbox for mailbox in read if mailbox.waiting or not mailbox.is_staging]
+        found = [mailbox.put(letter) for mailbox in told]
         return [waiter for waiter in found if waiter is not None]
 
     def stage(self, channel: str, now: float) -> None:

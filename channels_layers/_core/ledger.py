@@ -20,14 +20,18 @@ _ROOMY: Final = 64  # a capacity from which on a few messages more or less may b
 class Ledger:
     """The places of one client's mailboxes, and those that have none yet."""
 
-    __slots__ = ("_is_shared", "changed", "counts", "ended", "entered", "owner", "unentered")
+    __slots__ = (
+        "_is_shared", "_tells_later", "changed", "counts", "ended", "entered", "owner",
+        "unentered",
+    )  # fmt: skip
 
-    def __init__(self, owner: str, *, is_shared: bool) -> None:
+    def __init__(self, owner: str, *, is_shared: bool, tells_later: bool = False) -> None:
         """Begin with no places.
 
         Args:
             owner: The client id in the names of the channels that are entered.
             is_shared: All channels of one non-local part share a capacity, and so a place.
+            tells_later: There are no places; what has changed is gathered in `changed`.
         """
         self.owner = owner
         # By place: how many messages are queued; one before it: how many are still to come.
@@ -39,6 +43,7 @@ class Ledger:
         # Channels whose numbers have ended, for a backend that has numbers of them as well.
         self.ended: deque[str] | None = None
         self._is_shared = is_shared
+        self._tells_later = tells_later
 
     def holder(self, mailbox: Mailbox) -> Mailbox | Family:
         """Return what the place of `mailbox` belongs to."""
@@ -47,6 +52,9 @@ class Ledger:
 
     def note(self, mailbox: Mailbox) -> None:
         """Tell how many messages are queued now; after each change of the queue."""
+        if self._tells_later:
+            self.changed[mailbox] = None
+            return
         holder = self.holder(mailbox)
         place = holder.place
         if not place:

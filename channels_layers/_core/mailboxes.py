@@ -99,8 +99,9 @@ class Mailboxes:
             # without the lock has queued its letter before this, or sees the family and goes back.
             family.pending = sum(mailbox.unread for mailbox in members)
             family.granting.update(mailbox for mailbox in members if mailbox.granted)
-            queued = [(mailbox, letter) for mailbox in members for letter in mailbox.letters]
-            family.arrivals.extend(sorted(queued, key=lambda entry: entry[1][0]))
+            queued = [entry for mailbox in members for entry in _timed(mailbox)]
+            queued.sort(key=lambda entry: entry[0])
+            family.arrivals.extend((mailbox, letter) for _, mailbox, letter in queued)
         return family
 
     def open_line(self, name: str, now: float) -> Line:
@@ -413,3 +414,17 @@ class Mailboxes:
     def _is_here(self, line: Line) -> bool:
         lines = self.by_name if isinstance(line, Mailbox) else self._families
         return lines.get(line.name) is line
+
+
+def _timed(mailbox: Mailbox) -> list[tuple[float, Mailbox, Letter]]:
+    """Return the letters with about the time of their arrival, which never decreases.
+
+    That is when they expire. Letters of other processes may have shorter lives than those before
+    them, and still come after them.
+    """
+    latest = 0.0
+    timed = []
+    for letter in mailbox.letters:
+        latest = max(latest, letter[0])
+        timed.append((latest, mailbox, letter))
+    return timed

@@ -23,6 +23,7 @@ from channels_layers import (
     LayerClosed,
     MessageTooLarge,
     NotSerializable,
+    RedisChannelLayer,
     Statistics,
     UnsupportedByBackend,
     UsageError,
@@ -207,6 +208,11 @@ class Line(Backend):
 
 backend: Backend = Line()
 between_processes = IPCChannelLayer("chat", message_memory=64 * 2**20, group_memory=2**20)
+between_machines = RedisChannelLayer(
+    ["redis://h1/0", ("h2", 6379), {"address": ("h3", 6380), "name": "third"}], "chat", rotation=2
+)
+RedisChannelLayer(("localhost", 6379))
+RedisChannelLayer(6379)  # type: ignore[arg-type]  # a port alone
 own = ChannelLayer(LayerOptions(expiry=30, capacity_scope="channel"), backend, clock=lambda: 0.0)
 ChannelLayer(LayerOptions(), object())  # type: ignore[arg-type]  # no backend
 

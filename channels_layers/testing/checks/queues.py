@@ -49,7 +49,7 @@ async def a_normal_channel_keeps_order(make: LayerMaker) -> None:
     assert await receive_all(layer, "thumbnails", 50) == sent
 
 
-@check("semantics 1")
+@check("semantics 1", needs=["ordered_channels"])
 async def many_readers_get_each_message_once(make: LayerMaker) -> None:
     """Ten readers of one channel share the messages, and none is given twice."""
     layer = await make(capacity=1000)

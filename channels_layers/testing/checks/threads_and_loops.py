@@ -32,7 +32,8 @@ async def a_receiver_on_another_loop_is_woken(make: LayerMaker) -> None:
             for n in range(3):
                 await layer.send(channel, {"n": n})
                 await settled()
-            assert await thread.result() == numbered(3)
+            got = await thread.result()
+            assert sorted(message["n"] for message in got) == [0, 1, 2]
 
 
 @check("semantics 10")

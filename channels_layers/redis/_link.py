@@ -1,0 +1,162 @@
+"""One connection to one server: a command, then its answer. All that knows redis-py."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+from hiredis import pack_command
+from redis import exceptions as theirs
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from .. import _fork
+from ._errors import LinkBroken, ServerRefused
+from ._hosts import Address
+
+_OLDEST: Final = (6, 2)
+# Answers after which another attempt, later or elsewhere, may succeed: as words at their beginning,
+# and as classes, for which redis-py takes the word away.
+_PASSING: Final = ("BUSY", "UNKILLABLE", "NOREPLICAS", "MISCONF", "CLUSTERDOWN", "TRYAGAIN")
+_PASSING_CLASSES: Final = (
+    theirs.BusyLoadingError,
+    theirs.ClusterDownError,
+    theirs.MasterDownError,
+    theirs.OutOfMemoryError,
+    theirs.ReadOnlyError,
+    theirs.TryAgainError,
+)
+_NO_SCRIPT: Final = "NOSCRIPT"
+
+# All connections. Those of a parent or of an abandoned event loop stay here, with their sockets
+# closed: what they do when they are collected would be wrong there.
+_connections: set[AbstractConnection] = set()
+
+
+class NoScript(Exception):
+    """The server does not know a script; nothing was done."""
+
+
+class Link:
+    """A connection with at most one command on its way; never used again after a failure."""
+
+    def __init__(self, address: Address, seconds: float) -> None:
+        """Make one that is not connected.
+
+        Args:
+            address: Where to.
+            seconds: How long connecting may take.
+        """
+        options = {**parse_url(address.url), **address.options}
+        kind: type[AbstractConnection] = options.pop("connection_class", Connection)
+        self._address = address
+        # The times and the retries are this package's: redis-py 8 would give up reading after 5 s.
+        self._connection = kind(
+            **options,
+            socket_timeout=None,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+            protocol=2,
+        )
+        self.run = ""  # the server's; another one after each of its starts
+        _fork.in_child(self, Link.abandon)
+
+    async def connect(self, *, looks: bool = True) -> None:
+        """Connect; and look whom we speak to, if it `looks`.
+
+        Raises:
+            LinkBroken: that is not possible now.
+            ServerRefused: it never will be.
+        """
+        _connections.add(self._connection)
+        try:
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+        except (theirs.AuthenticationError, theirs.AuthorizationError) as exc:
+            raise ServerRefused(self._address.label, f"{exc}") from exc
+        except (theirs.RedisError, OSError) as exc:
+            raise LinkBroken(str(exc) or type(exc).__name__) from exc
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # redis-py takes a cancellation for its own while it connects, and returns.
+            await self.close()
+            raise asyncio.CancelledError
+        if looks:
+            await self._look()
+
+    async def _look(self) -> None:
+        info = await self.ask("INFO", "server")
+        fields = dict(
+            line.split(":", 1) for line in bytes(info).decode().splitlines() if ":" in line
+        )
+        self.run = fields.get("run_id", "")
+        version = fields.get("redis_version", "0.0")
+        if tuple(int(number) for number in version.split(".")[:2]) < _OLDEST:
+            problem = f"is Redis {version}, but 6.2 or later is needed"
+            raise ServerRefused(self._address.label, problem)
+        if fields.get("redis_mode") == "cluster":
+            problem = "is a Redis Cluster, which is not supported; use single servers as shards"
+            raise ServerRefused(self._address.label, problem)
+
+    async def ask(self, *words: Any) -> Any:
+        """Send one command and return its answer.
+
+        Raises:
+            LinkBroken: the connection is gone, or the server does not serve now.
+            NoScript: the server does not know this script.
+            ServerRefused: it is an error.
+
+        Cancellation:
+            The connection is closed, since its answer is outstanding.
+        """
+        connection = self._connection
+        try:
+            await connection.send_packed_command(pack_command(words), False)
+            return await connection.read_response(disconnect_on_error=False)
+        except theirs.NoScriptError as exc:
+            raise NoScript from exc
+        except (theirs.ConnectionError, theirs.TimeoutError, OSError) as exc:
+            raise LinkBroken(str(exc) or type(exc).__name__) from exc
+        except theirs.RedisError as exc:
+            problem = str(exc)
+            if problem.startswith(_NO_SCRIPT):
+                raise NoScript from exc
+            if problem.startswith(_PASSING) or isinstance(exc, _PASSING_CLASSES):
+                raise LinkBroken(problem) from exc
+            raise ServerRefused(self._address.label, problem) from exc
+        except GeneratorExit:  # thrown away with its event loop, where nothing can be awaited
+            self.abandon()
+            raise
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the connection; nobody asks any more."""
+        await self._connection.disconnect(nowait=True)
+        _connections.discard(self._connection)
+
+    def __del__(self) -> None:
+        if self._connection in _connections:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the socket alone, in a forked child or when its event loop is no more."""
+        # There is no public way to the socket of a connection.
+        writer = getattr(self._connection, "_writer", None)
+        if writer is None:
+            return
+        wrapper = writer.get_extra_info("socket")
+        inner = getattr(wrapper, "_sock", None)
+        if inner is not None:
+            inner.close()
+        elif wrapper is not None and wrapper.fileno() >= 0:
+            os.close(wrapper.fileno())
+
+
+def entries_of(reply: Any) -> dict[bytes, Sequence[Any]]:
+    """Return what XREAD has found, by stream."""
+    return dict(reply or ())

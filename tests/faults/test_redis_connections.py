@@ -1,0 +1,216 @@
+"""Connections that are killed, cut, delayed and deaf, under traffic of several clients."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+from redis_proxy import Proxy
+from redis_servers import RedisServer
+from redis_traffic import Traffic, until
+
+from channels_layers import BackendUnavailable, ChannelFull, RedisChannelLayer
+
+
+@pytest.fixture
+def server():
+    found = RedisServer()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def proxy(server):
+    found = Proxy(server.port)
+    yield found
+    found.close()
+
+
+async def opened(stack, hosts, count, **options):
+    layers = [RedisChannelLayer(hosts, "test", capacity=10_000, **options) for _ in range(count)]
+    return [await stack.enter_async_context(layer) for layer in layers]
+
+
+async def busy(layers, traffic):
+    """Let all of them write to all of them, directly, by a group, and to a normal channel."""
+    channels = []
+    for index, layer in enumerate(layers):
+        channel = await layer.new_channel()
+        channels.append(channel)
+        await layer.group_add("all", channel)
+        traffic.read(layer, "group", channel, index)
+        traffic.read(layer, "jobs", "jobs", index)
+    for index, layer in enumerate(layers):
+        target = channels[(index + 1) % len(layers)]
+        kind = f"to {index}"
+        traffic.readers[kind].add((index + 1) % len(layers))
+        traffic.write(lambda m, layer=layer, target=target: layer.send(target, m), kind, index)
+        traffic.write(lambda m, layer=layer: layer.group_send("all", m), "group", index, 0.003)
+        traffic.write(lambda m, layer=layer: layer.send("jobs", m), "jobs", index, 0.002)
+
+
+def test_killed_connections_lose_and_double_nothing(server, is_long, tell):
+    kills = 500 if is_long else 60
+    dice = random.Random(7)
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            layers = await opened(stack, server.url, 3)
+            traffic = Traffic()
+            await busy(layers, traffic)
+            killed = 0
+            while killed < kills:
+                await asyncio.sleep(0.02)
+                found = [client["id"] for client in server.clients()]
+                if found and server.ints("CLIENT", "KILL", "ID", dice.choice(found)):
+                    killed += 1
+            await traffic.end()
+            tell(f"{killed} kills, {traffic.count} messages, {dict(traffic.errors)}")
+            assert traffic.count > kills
+
+    asyncio.run(main())
+
+
+def test_cut_connections_lose_and_double_nothing(proxy, is_long):
+    async def main():
+        async with AsyncExitStack() as stack:
+            layers = await opened(stack, proxy.url, 2)
+            traffic = Traffic()
+            await busy(layers, traffic)
+            for number in range(100 if is_long else 20):
+                proxy.cut()
+                before = traffic.count
+                await until(lambda before=before: traffic.count > before + 20, "traffic goes on")
+                if number % 10 == 5:
+                    proxy.delay = lambda: random.uniform(0, 0.01)
+                elif number % 10 == 9:
+                    proxy.delay = lambda: 0.0
+            await traffic.end()
+
+    asyncio.run(main())
+
+
+def test_a_deaf_connection_is_noticed(proxy):
+    """Both sides think that the other is there; after a while another one is made."""
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            here, there = await opened(stack, proxy.url, 2, timeout=0.5)
+            channel = await there.new_channel()
+            reading = asyncio.create_task(there.receive(channel))
+            await here.send(channel, {"n": 0})
+            assert await reading == {"n": 0}
+            reading = asyncio.create_task(there.receive(channel))
+            proxy.be_silent()
+            with pytest.raises(BackendUnavailable):
+                await here.send(channel, {"n": 1})
+            assert not reading.done()
+            proxy.be_silent(False)
+
+            async def send():
+                while True:
+                    with suppress(BackendUnavailable):
+                        return await here.send(channel, {"n": 2})
+
+            await send()
+            assert await reading in ({"n": 1}, {"n": 2})
+
+    asyncio.run(main())
+
+
+def test_cancelled_calls_on_a_slow_network_lose_and_double_nothing(  # noqa: C901
+    proxy, is_long
+):
+    """Each call is cancelled after a random time; what was done is done once, the rest never."""
+    rounds = 1000 if is_long else 150
+    dice = random.Random(3)
+    proxy.delay = lambda: dice.uniform(0, 0.002)
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            here, there = await opened(stack, proxy.url, 2)
+            own = await there.new_channel()
+            sent, unsure, got = [], set(), []
+
+            async def send(channel, number):
+                try:
+                    async with asyncio.timeout(dice.uniform(0, 0.01)):
+                        await here.send(channel, {"n": number})
+                    sent.append(number)
+                except TimeoutError:
+                    unsure.add(number)
+
+            async def receive(channel):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(dice.uniform(0, 0.01)):
+                        got.append((await there.receive(channel))["n"])
+
+            for number in range(rounds):
+                for channel in (own, "jobs"):
+                    await asyncio.gather(send(channel, number), receive(channel))
+                if number % 25 == 0:
+                    proxy.cut()
+                for channel in (own, "jobs"):
+                    # What was cancelled never happens after the next call has returned.
+                    await here.send(channel, {"n": -1})
+                    while (message := await there.receive(channel))["n"] >= 0:
+                        got.append(message["n"])
+            for number in range(rounds):
+                taken = sent.count(number)
+                maybe = 2 - taken
+                assert taken <= got.count(number) <= taken + maybe, number
+
+    asyncio.run(main())
+
+
+def test_at_most_two_connections_for_a_shard_and_one_more(server):
+    """Whatever the number of receivers, event loops and threads."""
+    layer = RedisChannelLayer(server.url, "test", capacity=1000)
+
+    async def main():
+        async with layer:
+            channels = [await layer.new_channel() for _ in range(100)]
+            reading = [asyncio.create_task(layer.receive(c)) for c in (*channels, *["jobs"] * 50)]
+
+            def call(number):
+                async def send():
+                    await layer.send(channels[number], {"n": number})
+
+                asyncio.run(send())
+
+            threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
+            for thread in threads:
+                thread.start()
+            await until(lambda: not any(thread.is_alive() for thread in threads), "they end")
+            assert [(await task)["n"] for task in reading[:20]] == list(range(20))
+            assert len(server.clients()) <= 3
+            for task in reading[20:]:
+                task.cancel()
+
+    asyncio.run(main())
+    assert server.clients() == []
+
+
+def test_a_flood_is_bounded(server):
+    """The reader is paused: as many as the capacity are kept, the others are refused."""
+
+    async def main():
+        async with (
+            RedisChannelLayer(server.url, "t") as here,
+            RedisChannelLayer(server.url, "t") as there,
+        ):
+            channel = await there.new_channel()
+            refused = 0
+            for number in range(1000):
+                try:
+                    await here.send(channel, {"n": number, "pad": "x" * 1000})
+                except ChannelFull:
+                    refused += 1
+            assert refused == 900
+            got = [(await there.receive(channel))["n"] for _ in range(100)]
+            assert got == list(range(100))
+
+    asyncio.run(main())
