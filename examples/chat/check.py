@@ -2,6 +2,7 @@
 
 python examples/chat/check.py                            starts two server processes for it
 python examples/chat/check.py --memory                   starts one, whose layer is in memory
+python examples/chat/check.py --redis                    starts two, over three Redis servers
 python examples/chat/check.py --url ws://127.0.0.1:8000  uses what runs, at one address or more
 """
 
@@ -175,13 +176,15 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=30)
     parser.add_argument("--rooms", type=int, default=3)
     parser.add_argument("--messages", type=int, default=20, help="said by each client")
-    parser.add_argument("--memory", action="store_true", help="one process, layer in memory")
+    kind = parser.add_mutually_exclusive_group()
+    for name, what in (("--memory", "one process, layer in memory"), ("--redis", "over Redis")):
+        kind.add_argument(name, action="append_const", const=name, dest="kind", help=what)
     options = vars(parser.parse_args())
-    urls, in_memory = options.pop("urls"), options.pop("memory")
+    urls, kinds = options.pop("urls"), options.pop("kind") or []
     if urls:
         return 0 if asyncio.run(check(urls, **options)) else 1
     is_good = False
-    with Server(*["--memory"] * in_memory) as server:
+    with Server(*kinds) as server:
         try:
             is_good = asyncio.run(check([server.url], **options))
         finally:

@@ -2,6 +2,7 @@
 
 python examples/chat/processes.py             then open http://127.0.0.1:8000 in two windows
 python examples/chat/processes.py --memory    one process, whose layer is in memory
+python examples/chat/processes.py --redis     over three Redis servers, which end with it
 CHANNEL_LAYER=ipc://chat?capacity=500         chooses the layer and its options
 """
 
@@ -14,7 +15,10 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from contextlib import ExitStack
 from pathlib import Path
+
+from shards import SHARDS, own_shards
 
 WORKER = Path(__file__).with_name("worker.py")
 GLANCE_S = 0.02  # between two looks at who listens already
@@ -119,18 +123,26 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 is any free (default: 8000)")
     parser.add_argument("--processes", type=int, default=2, help="how many (default: 2)")
-    parser.add_argument("--memory", action="store_true", help="one process, layer in memory")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--memory", action="store_true", help="one process, layer in memory")
+    kind.add_argument(
+        "--redis", action="store_true", help=f"over {SHARDS} Redis servers of its own"
+    )
     options = parser.parse_args()
     try:
         sockets = [bind(options.host, options.port)]
     except OSError as error:
         parser.exit(1, f"port {options.port} cannot be had: {error}; --port takes another\n")
-    layer = choose_layer(sockets[0].getsockname()[1], in_memory=options.memory)
-    # A layer in memory is a world of its own in each process.
-    count = 1 if layer.startswith("memory:") else max(1, options.processes)
-    sockets += [bind_again(sockets[0]) for _ in range(count - 1)]
-    environment = {**os.environ, "CHANNEL_LAYER": layer, "CHAT_PROCESSES": str(count)}
-    return asyncio.run(Crew(sockets, environment).serve())
+    with ExitStack() as stack:
+        if options.redis:
+            layer = f"{stack.enter_context(own_shards())}?prefix=chat"
+        else:
+            layer = choose_layer(sockets[0].getsockname()[1], in_memory=options.memory)
+        # A layer in memory is a world of its own in each process.
+        count = 1 if layer.startswith("memory:") else max(1, options.processes)
+        sockets += [bind_again(sockets[0]) for _ in range(count - 1)]
+        environment = {**os.environ, "CHANNEL_LAYER": layer, "CHAT_PROCESSES": str(count)}
+        return asyncio.run(Crew(sockets, environment).serve())
 
 
 if __name__ == "__main__":

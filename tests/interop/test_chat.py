@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
+import socket
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -13,6 +15,7 @@ from subprocess import CompletedProcess
 
 import anyio
 import pytest
+from redis_servers import binaries
 from servers import (
     CHAT,
     Browser,
@@ -47,6 +50,13 @@ def server():
     assert "Traceback" not in running.output, running.output
 
 
+@pytest.fixture
+def redis_on_path(monkeypatch):
+    """Let the chat find a server to start, also where it is of this checkout only."""
+    folder = Path(next(iter(binaries().values()))).parent
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{folder}")
+
+
 @asynccontextmanager
 async def playground(**options):
     with anyio.fail_after(20):
@@ -73,13 +83,24 @@ async def run_check(*arguments: str) -> CompletedProcess[bytes]:
     [
         ([], rb"layer: ipc; server processes: 2\nclients served: 4 by .*, 4 by .*: yes"),
         (["--memory"], rb"layer: memory; server processes: 1\nclients served: 8 by .*: yes"),
+        (["--redis"], rb"layer: redis; server processes: 2\nclients served: 4 by .*, 4 by .*: yes"),
     ],
 )
+@pytest.mark.usefixtures("redis_on_path")
 async def test_every_member_of_a_room_gets_each_message_once_and_in_order(arguments, layer):
     result = await run_check(*arguments, "--clients=8", "--rooms=2", "--messages=5")
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(layer, result.stdout)
     assert b"deliveries: 160 of 160; 0 lost, 0 doubled, 0 out of order, 0 astray" in result.stdout
+
+
+async def test_the_check_takes_a_redis_server_that_runs_already(redis_server, monkeypatch):
+    prefix = f"test-{secrets.token_hex(8)}"
+    monkeypatch.setenv("CHANNEL_LAYER", f"{redis_server.url}/0?prefix={prefix}")
+    result = await run_check("--clients=4", "--rooms=1", "--messages=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert b"layer: redis; server processes: 2" in result.stdout
+    assert b"deliveries: 32 of 32; 0 lost" in result.stdout
 
 
 @pytest.mark.parametrize("fault", ["lost", "doubled", "out of order", "astray"])
@@ -363,6 +384,47 @@ async def test_processes_whose_parent_was_killed_end_by_themselves():
 
 async def are_gone(folders: set[Path]) -> bool:
     return not any(folder.exists() for folder in folders)
+
+
+@pytest.mark.usefixtures("redis_on_path")
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=str
+)
+async def test_the_redis_servers_of_the_chat_end_with_it(number):
+    with Server("--redis") as server:
+        shards = redis_shards(server)
+        assert len(shards) == 3
+        assert all(map(is_served, shards))
+        spread = Spread(server.url)
+        async with visit(spread, "Ana", "lobby") as ana, visit(spread, "Ben", "lobby") as ben:
+            assert ana.process != ben.process
+            await ben.say("lobby", "hello")
+            await ana.expect("said", text="hello")
+            code = await anyio.to_thread.run_sync(server.stop, number)
+    assert code == (0 if number != signal.SIGKILL else -signal.SIGKILL)
+    assert "Traceback" not in server.output
+
+    async def are_ended() -> bool:
+        return not any(map(is_served, shards))
+
+    await until(are_ended)
+
+
+def redis_shards(server: Server) -> list[int]:
+    """Return the ports of the Redis servers that the chat has started."""
+    hosts = re.search(r"Layer redis://([\d.:,]+)/0\?prefix=chat,", server.output)[1]
+    return [int(host.rpartition(":")[2]) for host in hosts.split(",")]
+
+
+def is_served(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_without_a_redis_server_to_start_that_is_told(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="no redis-server on PATH; install"):
+        Server("--redis").__enter__()
 
 
 async def test_in_memory_there_is_one_process():

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
+import pytest_asyncio
 from asgiref.sync import async_to_sync
 from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.exceptions import ChannelFull, InvalidChannelLayerError, MessageTooLarge
@@ -31,7 +32,7 @@ from channels.worker import Worker
 from django.conf import settings
 from django.test import override_settings
 
-from channels_layers import ConfigurationError, IPCChannelLayer, LayerClosed
+from channels_layers import ConfigurationError, IPCChannelLayer, LayerClosed, RedisChannelLayer
 from channels_layers import InMemoryChannelLayer as Ours
 
 if not settings.configured:
@@ -43,6 +44,8 @@ with pytest.MonkeyPatch.context() as patch:
     from channels.testing import ApplicationCommunicator, HttpCommunicator, WebsocketCommunicator
 
 OURS = "channels_layers.InMemoryChannelLayer"
+IPC = "channels_layers.IPCChannelLayer"
+REDIS = "channels_layers.RedisChannelLayer"
 SETTINGS = {
     "BACKEND": OURS,
     "CONFIG": {"capacity": 1000, "channel_capacity": {"small.*": 1}},
@@ -52,10 +55,22 @@ PATIENCE = 20.0  # seconds until what never comes fails a test
 
 
 @pytest.fixture
-def layer():
+def redis_settings(redis_server):
+    """The same settings for Redis, with a prefix that no other test has."""
+    common = {"hosts": [redis_server.url], "prefix": f"test-{secrets.token_hex(8)}"}
+    configs = {key: SETTINGS[key] | common for key in ("CONFIG", "TEST_CONFIG")}
+    return {"BACKEND": REDIS, **configs}
+
+
+@pytest_asyncio.fixture(params=["memory", "redis"])
+async def layer(request):
     """The layer that Channels makes from its settings, anew for each test."""
-    with override_settings(CHANNEL_LAYERS={"default": SETTINGS}):
-        yield get_channel_layer()
+    is_redis = request.param == "redis"
+    default = request.getfixturevalue("redis_settings") if is_redis else SETTINGS
+    with override_settings(CHANNEL_LAYERS={"default": default}):
+        made = get_channel_layer()
+        yield made
+        await made.close()
 
 
 @asynccontextmanager
@@ -67,6 +82,11 @@ async def connected(*consumers):
     yield sockets
     for socket in sockets:
         await socket.disconnect(timeout=PATIENCE)
+
+
+def leave_listeners_unread():
+    """Let a Worker's listeners end with an error, at which Channels never looks."""
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
 
 
 async def received(socket):
@@ -143,18 +163,18 @@ class SyncJob(SyncConsumer):
 
 
 def test_channels_makes_our_layer_from_its_settings(layer):
-    assert type(layer) is Ours
+    assert type(layer) in (Ours, RedisChannelLayer)
     assert get_channel_layer() is layer
     assert get_channel_layer("unknown") is None
 
 
 @pytest.mark.asyncio
 async def test_the_test_backend_takes_the_test_config(layer):
-    test_layer = channel_layers.make_test_backend("default")
-    await test_layer.send("a", {})
-    await test_layer.send("a", {})
-    with pytest.raises(ChannelFull):
+    async with channel_layers.make_test_backend("default") as test_layer:
         await test_layer.send("a", {})
+        await test_layer.send("a", {})
+        with pytest.raises(ChannelFull):
+            await test_layer.send("a", {})
 
 
 def test_a_layer_can_be_swapped(layer):
@@ -273,6 +293,7 @@ async def test_a_consumer_without_a_connection_answers_over_the_layer(layer, con
 @pytest.mark.filterwarnings("ignore:async_to_sync was passed a non-async")  # by Worker itself
 @pytest.mark.parametrize("consumer", [Job, SyncJob])
 async def test_a_worker_serves_a_normal_channel_until_the_layer_closes(layer, consumer):
+    leave_listeners_unread()
     app = ChannelNameRouter({"jobs": consumer.as_asgi()})
     worker = Worker(app, ["jobs", "more.jobs"], layer)
     running = asyncio.create_task(worker.handle())
@@ -311,62 +332,67 @@ async def test_neighbours_that_come_and_go_cost_a_member_nothing(layer):
 
 # Between processes
 
-IPC = "channels_layers.IPCChannelLayer"
 
-
-@asynccontextmanager
-async def two_ipc_layers():
+@pytest_asyncio.fixture(params=[IPC, REDIS])
+async def two_layers(request):
     """The layer that Channels makes from its settings, and one as another process would make it."""
     config = {"prefix": f"test-{secrets.token_hex(8)}", "capacity": 1000}
-    settings = {"default": {"BACKEND": IPC, "CONFIG": config}}
+    if request.param == REDIS:
+        config["hosts"] = [request.getfixturevalue("redis_server").url]
+    settings = {"default": {"BACKEND": request.param, "CONFIG": config}}
     with override_settings(CHANNEL_LAYERS=settings):
-        async with get_channel_layer() as layer, IPCChannelLayer(**config) as other:
-            yield layer, other
+        layer = get_channel_layer()
+        other = type(layer)(**config)
+        yield layer, other
+        await other.close()
+        await layer.close()
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("pair", [(Chat, Chat), (SyncChat, SyncChat)])
-async def test_websockets_of_two_ipc_layers_talk_through_a_group(pair):
-    async with two_ipc_layers() as [layer, other]:
-        assert type(layer) is IPCChannelLayer
-        async with connected(pair[0]) as [one]:
-            channel_layers.set("default", other)
-            async with connected(pair[1]) as [two]:
-                assert len(await layer.group_channels("chat")) == 2
-                await one.send_to(text_data="from one")
-                assert await received(one) == await received(two) == "from one"
-                await two.send_to(text_data="from two")
-                assert await received(one) == await received(two) == "from two"
-        assert await layer.group_channels("chat") == []
+async def test_websockets_of_two_layers_talk_through_a_group(two_layers, pair):
+    layer, other = two_layers
+    assert type(layer) in (IPCChannelLayer, RedisChannelLayer)
+    async with connected(pair[0]) as [one]:
+        channel_layers.set("default", other)
+        async with connected(pair[1]) as [two]:
+            assert len(await layer.group_channels("chat")) == 2
+            await one.send_to(text_data="from one")
+            assert await received(one) == await received(two) == "from one"
+            await two.send_to(text_data="from two")
+            assert await received(one) == await received(two) == "from two"
+    assert await layer.group_channels("chat") == []
 
 
 @pytest.mark.asyncio
 @pytest.mark.filterwarnings("ignore:async_to_sync was passed a non-async")  # by Worker itself
-async def test_a_worker_on_one_ipc_layer_serves_what_another_sends():
-    async with two_ipc_layers() as [layer, other]:
-        worker = Worker(ChannelNameRouter({"jobs": Job.as_asgi()}), ["jobs"], layer)
-        running = asyncio.create_task(worker.handle())
-        reply_to = await other.new_channel()
-        for n in range(20):
-            await other.send("jobs", {"type": "job.run", "reply_to": reply_to, "n": n})
-        async with asyncio.timeout(PATIENCE):
-            found = [await other.receive(reply_to) for _ in range(20)]
-            assert found == [{"done": n} for n in range(20)]
-            await layer.close()
+async def test_a_worker_on_one_layer_serves_what_another_sends(two_layers):
+    leave_listeners_unread()
+    layer, other = two_layers
+    worker = Worker(ChannelNameRouter({"jobs": Job.as_asgi()}), ["jobs"], layer)
+    running = asyncio.create_task(worker.handle())
+    reply_to = await other.new_channel()
+    for n in range(20):
+        await other.send("jobs", {"type": "job.run", "reply_to": reply_to, "n": n})
+    async with asyncio.timeout(PATIENCE):
+        found = [await other.receive(reply_to) for _ in range(20)]
+        assert found == [{"done": n} for n in range(20)]
+        await layer.close()
+        with pytest.raises(LayerClosed):
+            await running
+        for instance in worker.application_instances.values():
             with pytest.raises(LayerClosed):
-                await running
-            for instance in worker.application_instances.values():
-                with pytest.raises(LayerClosed):
-                    await instance["future"]
+                await instance["future"]
 
 
 @pytest.mark.asyncio
-async def test_existing_except_clauses_catch_what_an_ipc_layer_raises():
-    async with IPCChannelLayer(f"test-{secrets.token_hex(8)}", capacity=1) as layer:
-        await layer.send("a", {})
-        with pytest.raises(ChannelFull):
-            await layer.send("a", {})
-        await layer.flush()
+async def test_existing_except_clauses_catch_what_layers_between_processes_raise(two_layers):
+    layer, other = two_layers
+    for n in range(1000):
+        await layer.send("a", {"n": n})
+    with pytest.raises(ChannelFull):
+        await other.send("a", {})
+    await layer.flush()
 
 
 # What Channels asks of its own layer
