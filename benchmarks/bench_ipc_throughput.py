@@ -28,7 +28,7 @@ from _harness import (
 from _ipc import fresh_prefix, insist, shared_layer
 from _pipes import Frames, write_frame
 from _processes import Act, Role, partners, processes
-from _redis import reason_to_leave_out, redis_layer, redis_server
+from _redis import CORE, opened_over, reason_to_leave_out, redis_server
 from _samples import SMALL
 
 from channels_layers import IPCChannelLayer
@@ -38,7 +38,7 @@ CAPACITY = 100_000  # above what the rings and queues of a layer hold
 KINDS = ("process-specific", "normal")
 QUEUE = "multiprocessing.Queue"
 ZMQ = "pyzmq"
-REDIS = "channels_redis"
+REDIS = CORE
 
 #: Sends so many messages.
 Write: TypeAlias = Callable[[int], Awaitable[None]]
@@ -120,7 +120,7 @@ async def ours(options: Options, count: int, kind: str) -> AsyncIterator[Round]:
 @asynccontextmanager
 async def reading_redis(address: str, kind: str) -> AsyncIterator[tuple[str, Act]]:
     """Read from Channels' layer."""
-    async with redis_layer(address, CAPACITY) as layer:
+    async with opened_over(CORE, [address], capacity=CAPACITY) as layer:
         yield await read_layer(layer, kind)
 
 
@@ -129,7 +129,7 @@ async def redis(options: Options, count: int, kind: str) -> AsyncIterator[Round]
     """Write to Channels' layer, over a server of its own."""
     with redis_server() as address:
         async with (
-            redis_layer(address, CAPACITY) as layer,
+            opened_over(CORE, [address], capacity=CAPACITY) as layer,
             reader(options, count, reading_redis, address, kind) as (channel, round_of),
         ):
             yield round_of(writer_to(layer, channel))
