@@ -125,26 +125,20 @@ class RedisBackend(Backend):
     async def send(self, channel: str, payload: bytes, capacity: int) -> None:
         """See `Backend.send`."""
         session = self._open
-        client = client_of(channel)
-        if client is not None and len(session.shards) > 1:
+        route = session.routes.get(channel) or session.route(channel)
+        if route.client and len(session.shards) > 1:
             await self._spreading.before()
-        index = session.ring.of_channel(channel)
-        if index is None:
+        if route.shard is None:
             is_taken = await self._send_to_any(session, channel, payload, capacity)
         else:
-            words = (*self._words(session, channel, capacity), payload, 1)
-            if client == session.client.id:
+            words = (channel, route.client, route.account, capacity, self._expiry_ms, payload, 1)
+            if route.client == session.client.id:
                 is_taken = await session.send_to_self(*words)
             else:
-                is_taken = await session.use(index).lane.do("send", *words)
+                is_taken = await session.use(route.shard).lane.do("send", *words)
         if not is_taken:
             await pause()  # whoever tries again at once must let the readers run
             raise ChannelFull(channel, capacity)
-
-    def _words(self, session: Session, channel: str, capacity: int) -> tuple[Any, ...]:
-        owner = client_of(channel) or ""
-        account = session.client.account_of(channel) if owner else ""
-        return channel, owner, account, capacity, self._expiry_ms
 
     async def _send_to_any(
         self, session: Session, channel: str, payload: bytes, capacity: int
@@ -159,7 +153,7 @@ class RedisBackend(Backend):
             if problem is not None and time.monotonic() >= ends_at:
                 break
             share = session.ring.share_of(channel, capacity, shard.index)
-            words = (*self._words(session, channel, share), payload, int(not left))
+            words = (channel, "", "", share, self._expiry_ms, payload, int(not left))
             lane = session.use(shard.index).lane
             try:
                 is_movable = bool(left or is_full)
@@ -252,6 +246,7 @@ class RedisBackend(Backend):
 
         def fan_out(last: bytes) -> None:
             session.after(last, lambda: client.fan_out(group, payload))
+            session.credit.settle_soon()
 
         if len(session.shards) == 1:
 

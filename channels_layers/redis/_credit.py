@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.mailbox import Family, Mailbox
@@ -19,22 +19,26 @@ if TYPE_CHECKING:
     from ..backend import Client
 
 _SOON_S: Final = 0.005  # in which more may come that goes with it
+_LATEST_S: Final = 0.1  # at which what was read is told, of channels with room
+_SHARE: Final = 4  # of the capacity, up to which copies alone are not told
 
 
 class Changes(dict["Mailbox", None]):
-    """The queues whose number has changed; tells of the first one, and of those near capacity."""
+    """The queues whose number has changed; acts at once where room is scarce.
 
-    def __init__(self, told: Mapping[str, int], begin: Callable[[bool], None]) -> None:
+    It stands where a plain dict does otherwise, since that is quicker, while any account is.
+    """
+
+    def __init__(self, tight: Container[str], act: Callable[[], None]) -> None:
         super().__init__()
-        self._told = told
-        self._begin = begin
+        self._tight = tight
+        self._act = act
 
     def __setitem__(self, mailbox: Mailbox, value: None) -> None:
-        is_first = not self
         super().__setitem__(mailbox, value)
-        is_tight = 2 * self._told.get(mailbox.name, 0) >= mailbox.capacity
-        if is_first or is_tight:
-            self._begin(is_tight)
+        family = mailbox.family
+        if mailbox.name in self._tight or (family is not None and family.name in self._tight):
+            self._act()
 
 
 class Credit:
@@ -54,8 +58,9 @@ class Credit:
         self._told: dict[str, int] = {}  # by account: queued messages that the server knows of
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._tight: set[str] = set()  # accounts that are half full or more
+        self._pause_s = _SOON_S
         self.position = ""  # up to where the inbox was read when this was last told
-        client.ledger.changed = Changes(self._told, self._begin)
 
     def start(self) -> None:
         """Tell changes in the running event loop from now on."""
@@ -83,48 +88,60 @@ class Credit:
         """Begin anew; the server has forgotten, or was told to."""
         self._came.clear()
         self._told.clear()
+        self._tight.clear()
         self._bytes = 0
 
     def settle_soon(self) -> None:
-        """Tell what came in within some milliseconds."""
+        """Tell what came in within some milliseconds; in the event loop of `start`."""
+        self._pause_s = _SOON_S
         if self._timer is None and self._loop is not None:
-            self._timer = self._loop.call_later(_SOON_S, self._settle)
+            self._timer = self._loop.call_later(self._pause_s, self._settle)
 
     def take(self) -> list[Any]:
         """Return what is to be told now: unread bytes taken, then accounts and their changes."""
         ledger: Ledger = self._client.ledger
-        changes: list[Any] = []
         came, self._came = self._came, {}
-        accounts: dict[str, int | None] = dict.fromkeys(came)
-        changed, ledger.changed = ledger.changed, Changes(self._told, self._begin)
+        told, tight = self._told, self._tight
+        changed, ledger.changed = ledger.changed, {}
+        queues: dict[str, tuple[int, int]] = {}  # by account: queued messages, capacity
         for mailbox in list(changed):
             holder: Mailbox | Family = ledger.holder(mailbox)
-            accounts[holder.name] = holder.queued
-        for account, queued in accounts.items():
-            told = self._told.get(account, 0)
-            now = told if queued is None else queued
-            change = now - told - came.get(account, 0)
-            if now:
-                self._told[account] = now
+            account, queued = holder.name, holder.queued
+            # Some copies of group messages, and nothing else: room is not scarce for long.
+            if account in told or account in came or _SHARE * queued >= mailbox.capacity:
+                queues[account] = (queued, mailbox.capacity)
+        changes: list[Any] = []
+        for account in {**dict.fromkeys(came), **dict.fromkeys(queues)}:
+            before = told.get(account, 0)
+            queued, capacity = queues.get(account, (before, 0))
+            if queued:
+                told[account] = queued
             else:
-                self._told.pop(account, None)
-            if change:
+                told.pop(account, None)
+            if capacity:
+                (tight.add if 2 * queued >= capacity else tight.discard)(account)
+            if change := queued - before - came.get(account, 0):
                 changes += (account, change)
+        if tight:
+            ledger.changed = Changes(tight, self._act)
         size_bytes, self._bytes = self._bytes, 0
         return [size_bytes, *changes] if changes or size_bytes else []
 
-    def _begin(self, is_tight: bool) -> None:  # called for each message
-        """Hear of the first change, or of one that makes room where it is scarce; any thread."""
+    def _act(self) -> None:
+        """Tell at once; any thread."""
         loop = self._loop
-        if loop is None or loop.is_closed():
-            return
-        act = self._send if is_tight else self.settle_soon
-        if loop is asyncio._get_running_loop():
-            act()
-        else:
+        if loop is not None and loop is asyncio._get_running_loop():
+            self._send()
+        elif loop is not None:
             with contextlib.suppress(RuntimeError):  # it closes at this moment
-                loop.call_soon_threadsafe(act)
+                loop.call_soon_threadsafe(self._send)
 
     def _settle(self) -> None:
         self._timer = None
-        self._send()
+        if self._came or self._bytes or self._client.ledger.changed:
+            self._pause_s = _SOON_S
+            self._send()
+        if self._told and self._loop is not None:
+            # What is read of them makes room; where nothing is, this looks more and more rarely.
+            self._timer = self._loop.call_later(self._pause_s, self._settle)
+            self._pause_s = min(2 * self._pause_s, _LATEST_S)

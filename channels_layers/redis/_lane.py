@@ -68,7 +68,11 @@ class Command:
         self.is_sent = False
         self.tries = 0  # that were refused
         self.is_late = False  # its time is over
-        self.size_bytes = sum(len(word) for word in words if isinstance(word, bytes))
+        size_bytes = 0
+        for word in words:
+            if word.__class__ is bytes:
+                size_bytes += len(word)
+        self.size_bytes = size_bytes
 
     @property
     def is_given_up(self) -> bool:

@@ -16,10 +16,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import ormsgpack
 
+from .._core.names import client_of
 from .._loops import LoopWaiter, wake
 from ..backend import Arrival, Client
 from ..errors import BackendUnavailable, LayerClosed
@@ -38,7 +39,22 @@ _logger = logging.getLogger("channels_layers")
 
 _SETTLED_AT_ONCE: Final = 2000  # words in one command
 _MORE: Final = 2
+_MOST_ROUTES: Final = 16_384  # remembered
 _CLOSING_S: Final = 1.0  # for saying good-bye to all shards
+
+
+class Route(NamedTuple):
+    """Where the messages for one channel go.
+
+    Attributes:
+        shard: The index of that which the channel is pinned to; None: any.
+        client: Whose channel it is by its name, or "".
+        account: Where its owner's shard counts its messages.
+    """
+
+    shard: int | None
+    client: str
+    account: str
 
 
 class Question:
@@ -71,6 +87,7 @@ class Session:
         self.credit = Credit(client, self.home.lane.hurry)
         self.leases = Leases(self, options.lease)
         self.versions = Versions()
+        self.routes: dict[str, Route] = {}
         self.questions: dict[str, Question] = {}
         self.numbers = itertools.count(1)
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -152,6 +169,15 @@ class Session:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self._drift()
             raise
+
+    def route(self, channel: str) -> Route:
+        """Return where messages for a channel go, and remember it."""
+        client = client_of(channel) or ""
+        account = self.client.account_of(channel) if client else ""
+        if len(self.routes) >= _MOST_ROUTES:
+            self.routes.clear()
+        route = self.routes[channel] = Route(self.ring.of_channel(channel), client, account)
+        return route
 
     def use(self, index: int) -> Shard:
         """Return a shard to which commands go, as soon as there is a home; any thread."""
