@@ -89,9 +89,6 @@ class Remote:
             if self.keeps_accounts and self._home.is_open:
                 return await function(*args)
             with fail_after(self._timeout):
-                if self.keeps_accounts and self._backend.has_home:
-                    await self._home.run(_nothing, claim=claim)
-                    return await function(*args)
                 return await self._home.run(lambda: function(*args), claim=claim)
         except TimeoutError as exc:
             raise BackendTimeout(type(self._backend).__name__) from exc
