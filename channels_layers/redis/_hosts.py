@@ -55,10 +55,13 @@ def urls_of(url: str) -> list[str]:
     parts = urlsplit(url)
     userinfo, at, netloc = parts.netloc.rpartition("@")
     if parts.scheme == "unix":
-        return [urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))]
+        return [urlunsplit((parts.scheme, parts.netloc, parts.path, "", parts.fragment))]
+    hosts = netloc.split(",")
+    if len(hosts) > 1 and not all(hosts):
+        raise ConfigurationError("url", "names a host that is empty")
     return [
-        urlunsplit((parts.scheme, f"{userinfo}{at}{host}", parts.path, "", ""))
-        for host in netloc.split(",")
+        urlunsplit((parts.scheme, f"{userinfo}{at}{host}", parts.path, "", parts.fragment))
+        for host in hosts
     ]
 
 
@@ -113,13 +116,16 @@ def _from_url(path: str, url: str, options: Mapping[str, Any], label: str) -> Ad
     port = None
     with suppress(ValueError):
         parts = urlsplit(url)
-        port = parts.port or 6379
+        port = 6379 if parts.port is None else parts.port or None
     if port is None:  # outside a handler: a cause or a context would show what may be a password
         raise ConfigurationError(path, "is a URL with a port that is none")
-    if parts.scheme not in _SCHEMES or (parts.scheme == "unix" and not parts.path):
+    is_unix = parts.scheme == "unix"
+    if parts.scheme not in _SCHEMES or (is_unix and not parts.path.startswith("/")):
         # The rest is not shown, since it may hold a password.
         forms = "redis://host:port/database, rediss:// with TLS, or unix:///path"
         raise ConfigurationError(path, f"must be a URL such as {forms}")
+    if parts.fragment or "," in parts.netloc.rpartition("@")[2]:
+        raise ConfigurationError(path, "must name one host, and have no fragment; quote a '#'")
     query = parse_qsl(parts.query)
     unknown = [key for key, _ in query if key not in _TAKEN]
     if unknown:
@@ -127,17 +133,21 @@ def _from_url(path: str, url: str, options: Mapping[str, Any], label: str) -> Ad
     database = options.get("db", dict(query).get("db"))
     if parts.scheme != "unix":
         database = parts.path.strip("/") if database is None else database
-        if parts.path.strip("/") and not parts.path.strip("/").isdigit():
+        if parts.path.strip("/") and not _is_number(parts.path.strip("/")):
             raise ConfigurationError(path, "the path of the URL is a database number")
         where = f"{_bracketed((parts.hostname or 'localhost').lower())}:{port}"
     else:
         where = unquote(parts.path)
-    if not str(database or 0).isdigit():
+    if not _is_number(str(database or 0)):
         raise ConfigurationError(path, f"a database is a number, got {database!r}")
     # An empty host would be a surprise to redis-py.
     netloc = parts.netloc if parts.hostname or parts.scheme == "unix" else f"localhost:{port}"
     whole = urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, quote_via=quote), ""))
     return Address(label or f"{where}/{int(database or 0)}", whole, dict(options))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _bracketed(host: str) -> str:

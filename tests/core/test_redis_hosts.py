@@ -73,6 +73,13 @@ REFUSED = [
     ("redis://h/-1", "hosts[0]", "the path of the URL is a database number"),
     ("redis://h?db=x", "hosts[0]", "a database is a number, got 'x'"),
     ("redis://h?timeout=5", "hosts[0]", "unknown parameter 'timeout'"),
+    ("redis://h/²", "hosts[0]", "the path of the URL is a database number"),
+    ("redis://h?db=²", "hosts[0]", "a database is a number"),
+    ("redis://h:0", "hosts[0]", "is a URL with a port that is none"),
+    ("redis://a,b", "hosts[0]", "must name one host"),
+    ("redis://me:hunter#2@h", "hosts[0]", ""),
+    ("redis://h#x", "hosts[0]", "must name one host, and have no fragment"),
+    ("unix:relative", "hosts[0]", A_URL),
     ({}, "hosts[0]['address']", "must be a URL or (host, port)"),
     ({"address": 5}, "hosts[0]['address']", "must be a URL or (host, port)"),
     ({"address": ("h", "x")}, "hosts[0]['address']", f"{FORMS}, got a tuple"),
@@ -131,3 +138,8 @@ def test_an_address_does_not_show_its_password():
 )
 def test_a_url_of_several_hosts_is_as_many_addresses(url, urls):
     assert [address.label for address in addresses(urls_of(url))] == urls
+
+
+def test_a_url_with_an_empty_host_among_others_is_refused():
+    with pytest.raises(ConfigurationError, match="a host that is empty"):
+        urls_of("redis://a,")
