@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import anyio
 import ormsgpack
@@ -27,10 +27,6 @@ from ._numbers import of_queues
 from ._session import Question, Session
 from ._shard import Setup, Shard
 from ._shards import ShardRing
-
-T = TypeVar("T")
-
-_logger = logging.getLogger("channels_layers")
 
 _IN_TIME: Final = 0.9  # of the time for a call, so that the error says what was wrong
 _FLUSHED_S: Final = 1.0  # how long to wait for clients to hear of a flush; they hear it anyway
@@ -317,7 +313,12 @@ class RedisBackend(Backend):
         """See `Backend.group_channels`."""
         session = self._open
         shard = session.use(session.ring.of(group))
-        return [name.decode() for name in await shard.lane.do("members", group)]
+        names = await shard.lane.do("members", group)
+        # What others have changed of the own members stands in the inbox, perhaps still unread.
+        with contextlib.suppress(BackendUnavailable):
+            (last,) = await session.home.lane.do("copy", group, 0, b"")
+            await session.read_up_to(last)
+        return [name.decode() for name in names]
 
     # The whole prefix
 

@@ -18,10 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+import anyio
 import ormsgpack
 
 from .._core.names import client_of
-from .._loops import LoopWaiter, wake
+from .._loops import LoopWaiter, new_waiter, wake
 from ..backend import Arrival, Client
 from ..errors import BackendUnavailable, LayerClosed
 from ..options import LayerOptions
@@ -93,7 +94,7 @@ class Session:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._own_last = ""  # the newest entry that this client has put into its own inbox
         self._own: deque[Command] = deque()  # its messages to itself, on their way there
-        self._afterwards: list[tuple[tuple[int, int], Callable[[], None]]] = []
+        self._afterwards: list[tuple[tuple[int, int], Callable[[], object]]] = []
         self._calls: deque[Callable[[], None]] = deque()  # of other threads, for the home
         self._drift = drift
         self._guard: asyncio.Task[None] | None = None
@@ -370,13 +371,22 @@ class Session:
                 self._own.popleft()
         return not self._own and _id(self._own_last) <= _id(self.home.position)
 
-    def after(self, entry_id: bytes, act: Callable[[], None]) -> None:
+    def after(self, entry_id: bytes, act: Callable[[], object]) -> None:
         """Do something when the inbox was read up to an entry; at once if it was."""
         wanted = _id(entry_id.decode())
         if wanted <= _id(self.home.position) and not self._afterwards:
             act()
         else:
             self._afterwards.append((wanted, act))
+
+    async def read_up_to(self, entry_id: bytes) -> None:
+        """Wait until the inbox was read up to an entry."""
+        if _id(entry_id.decode()) <= _id(self.home.position):
+            return
+        waiter = new_waiter()
+        self.call(lambda: self.after(entry_id, lambda: wake((waiter,))))
+        with anyio.move_on_after(self.seconds):  # without it, the answer is as of a moment ago
+            await waiter
 
     def _go_on_afterwards(self) -> None:
         position = _id(self.home.position)
