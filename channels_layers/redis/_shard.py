@@ -114,11 +114,6 @@ class Shard:
         return end(reader)
 
     @property
-    def is_listening(self) -> bool:
-        """Whether it hears what comes."""
-        return self._reader is not None and not self._reader.done()
-
-    @property
     def is_connected(self) -> bool:
         """Whether commands can go at once."""
         return self.lane.is_connected
