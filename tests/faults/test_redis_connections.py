@@ -98,7 +98,7 @@ def test_a_deaf_connection_is_noticed(proxy):
 
     async def main():
         async with AsyncExitStack() as stack:
-            here, there = await opened(stack, proxy.url, 2, timeout=0.5)
+            here, there = await opened(stack, proxy.url, 2, timeout=1)
             channel = await there.new_channel()
             reading = asyncio.create_task(there.receive(channel))
             await here.send(channel, {"n": 0})

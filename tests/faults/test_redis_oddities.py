@@ -60,7 +60,7 @@ def test_a_key_of_a_wrong_type_disturbs_only_what_needs_it(server):
 def test_a_server_without_memory_is_a_clear_error_and_comes_back(server):
     async def main():
         async with AsyncExitStack() as stack:
-            here, there = await opened(stack, server.url, 2, timeout=0.5)
+            here, there = await opened(stack, server.url, 2, timeout=1)
             own = await there.new_channel()
             reading = asyncio.create_task(there.receive(own))
             server.ask("CONFIG", "SET", "maxmemory", "1")
@@ -98,7 +98,7 @@ def test_members_are_back_after_everything_was_flushed_by_hand(server):
 def test_all_shards_gone_is_unavailable_and_not_full(shards):
     async def main():
         async with AsyncExitStack() as stack:
-            (layer,) = await opened(stack, shards.hosts, 1, timeout=0.5)
+            (layer,) = await opened(stack, shards.hosts, 1, timeout=1)
             await layer.send("jobs", {})
             for server in shards.servers:
                 await asyncio.to_thread(server.kill)
@@ -197,7 +197,7 @@ def test_a_loop_that_is_run_piece_by_piece_gets_each_message_once(server):
 def test_a_silent_shard_is_an_error_for_the_members_there_alone(shards):
     async def main():
         async with AsyncExitStack() as stack:
-            layers = await opened(stack, shards.hosts, 6, timeout=0.5, lease=30)
+            layers = await opened(stack, shards.hosts, 6, timeout=1, lease=30)
             ring = layers[0]._backend._session.ring
             group = next(n for n in (f"g{i}" for i in range(99)) if ring.of(n) == 0)
             channels = {}
