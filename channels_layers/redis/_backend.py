@@ -55,7 +55,7 @@ class RedisBackend(Backend):
             shared=True, cross_process=True, ordered_channels=len(addresses) == 1
         )
         self._session: Session | None = None
-        self._spreading = Spreading()
+        self._spreading = Spreading(self._options.timeout)
         # What came back while the layer was not open: channel, payloads and their ends.
         self._kept: deque[tuple[str, list[tuple[bytes, float]]]] = deque()
         self._origins: dict[str, tuple[int, str]] = {}  # see `Workers`
@@ -63,7 +63,7 @@ class RedisBackend(Backend):
 
     def _begin_in_child(self) -> None:
         self._session = None
-        self._spreading = Spreading()
+        self._spreading = Spreading(self._options.timeout)
         self._kept.clear()
         self._origins.clear()
 
@@ -295,7 +295,7 @@ class RedisBackend(Backend):
             await shard.lane.do("publish", group, self._expiry_ms, payload, then=published)
         finally:
             self._spreading.end(turn)
-        await spread.arrived()
+        await spread.arrived(self._options.timeout)
 
     def _queue_copy(self, session: Session, channel: str, payload: bytes) -> None:
         """Queue a copy for a member that no client owns; a miss is counted there."""

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+import anyio
+
 from .._loops import LoopWaiter, new_waiter, wake
 from ._errors import ServerSilent
 
@@ -42,10 +44,12 @@ class Spreading:
     """Group messages that are not on their way to all shards yet; what is sent later waits.
 
     Copies for the members that live at other shards can go only when the group's own shard has
-    said who they are. A message that is sent meanwhile must not overtake them.
+    said who they are. A message that is sent meanwhile must not overtake them, for as long as a
+    call may take: whoever sent may have gone with its event loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._lock = threading.Lock()
         self._turns: list[list[LoopWaiter]] = []  # who waits for the end of each, in order
 
@@ -77,7 +81,10 @@ class Spreading:
                 return
             waiter = new_waiter()
             turn.append(waiter)
-        await waiter
+        with anyio.move_on_after(self._seconds):
+            await waiter
+            return
+        self.end(turn)
 
 
 class Spread:
@@ -109,12 +116,15 @@ class Spread:
         if not self._on_the_way:
             wake((self._waiter,))
 
-    async def arrived(self) -> None:
-        """Wait for that.
+    async def arrived(self, seconds: float) -> None:
+        """Wait for that, so many seconds: the home may end before it can tell.
 
         Raises:
             ServerSilent: one of the shards does not answer; the others have their copies.
         """
-        await self._waiter
+        with anyio.move_on_after(seconds) as patience:
+            await self._waiter
+        if patience.cancelled_caught:
+            self._missed = "its shards"
         if self._missed:
             raise ServerSilent(self._missed, "no answer in time, the other shards are served")

@@ -62,6 +62,7 @@ class Link:
             health_check_interval=0,
             protocol=2,
         )
+        self._is_abandoned = False
         self.run = ""  # the server's; another one after each of its starts
         _fork.in_child(self, Link.abandon)
 
@@ -147,8 +148,9 @@ class Link:
         """Close the socket alone, in a forked child or when its event loop is no more."""
         # There is no public way to the socket of a connection.
         writer = getattr(self._connection, "_writer", None)
-        if writer is None:
+        if writer is None or self._is_abandoned:
             return
+        self._is_abandoned = True  # its number may be another file's by now
         wrapper = writer.get_extra_info("socket")
         inner = getattr(wrapper, "_sock", None)
         if inner is not None:

@@ -226,3 +226,36 @@ def test_a_silent_shard_is_an_error_for_the_members_there_alone(shards):
                     pass
 
     asyncio.run(main())
+
+
+def test_a_loop_that_was_closed_while_it_sent_holds_nobody_up(shards):
+    """The group message that it sent is over with its time, and does not block what comes after."""
+    here = RedisChannelLayer(shards.hosts, "test", timeout=1)
+
+    async def main():
+        async with here, RedisChannelLayer(shards.hosts, "test", timeout=1) as there:
+            channel = await there.new_channel()
+            await there.group_add("g", channel)
+
+            def abandon():
+                loop = asyncio.new_event_loop()
+                task = loop.create_task(here.group_send("g", {"n": 0}))
+                task._log_destroy_pending = False
+                loop.run_until_complete(asyncio.sleep(0))
+                loop.close()
+                return task
+
+            abandoned = await asyncio.to_thread(abandon)
+            async with asyncio.timeout(30):
+                while True:
+                    with suppress(BackendUnavailable):
+                        await here.send(channel, {"n": 1})
+                        await here.group_send("g", {"n": 2})
+                        break
+                got = [(await there.receive(channel))["n"]]
+                while 2 not in got:
+                    got.append((await there.receive(channel))["n"])
+            assert got in ([0, 1, 2], [1, 2])
+            del abandoned
+
+    asyncio.run(main())
