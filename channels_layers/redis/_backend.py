@@ -36,7 +36,6 @@ _POLL_S: Final = 0.005
 class RedisBackend(Backend):
     """One layer's connection to its shards."""
 
-    guarantees = Guarantees(shared=True, cross_process=True)
     has_home = True
     keeps_accounts = True
     tells_gaps = True
@@ -46,6 +45,7 @@ class RedisBackend(Backend):
     ) -> None:
         """Name the servers; nothing is touched before `open`."""
         self._addresses = addresses
+        self._ring = ShardRing([address.label for address in addresses])
         self._base = base
         self._options = options
         self._rotation = rotation
@@ -73,12 +73,11 @@ class RedisBackend(Backend):
         """See `Backend.open`."""
         session = self._session
         if session is None or session.client is not client:
-            ring = ShardRing([address.label for address in self._addresses])
             ttl_ms = int((self._options.lease + self._options.expiry) * 1000)
             setup = Setup(
                 base=self._base,
                 client=client.id,
-                fingerprint=ring.fingerprint,
+                fingerprint=self._ring.fingerprint,
                 ttl_ms=ttl_ms,
                 expiry_ms=self._expiry_ms,
                 seconds=self._options.timeout * _IN_TIME,
@@ -86,6 +85,7 @@ class RedisBackend(Backend):
             session = self._session = Session(
                 client,
                 self._addresses,
+                self._ring,
                 setup,
                 self._options,
                 self._rotation,

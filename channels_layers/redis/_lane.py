@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -21,16 +20,14 @@ from anyio import fail_after
 from .._loops import LoopWaiter, new_waiter, wake
 from ..errors import LayerClosed
 from ._errors import LinkBroken, ServerRefused, ServerSilent, ServerUnavailable
-from ._link import Link, NoScript
-from ._scripts import BATCH, BATCH_SHA
-from ._tasks import begin, end
+from ._link import Link
+from ._scripts import BATCH
+from ._tasks import LONGEST_PAUSE_S, Attempts, begin, end
 
 _logger = logging.getLogger("channels_layers")
 
 _MOST: Final = 256  # commands in a batch
 _MOST_BYTES: Final = 1 << 20  # of payloads in a batch, but for the last command
-_FIRST_PAUSE_S: Final = 0.02
-_LONGEST_PAUSE_S: Final = 1.0
 _SHORTEST_S: Final = 0.005  # between two looks at what is late
 _ELSEWHERE: Final = 1.05  # of the time: how long other event loops wait for the lane's own
 _MOST_TRIES: Final = 60  # of what nobody waits for, one a second
@@ -351,7 +348,7 @@ class Lane:
 
     async def _done(self) -> None:
         """Have the batch done, over as many connections as it takes; or given up."""
-        pause_s = 0.0
+        attempts = Attempts()
         while True:
             try:
                 link = await self._connected()
@@ -362,7 +359,6 @@ class Lane:
                     return
                 # The server does not know our era: enter again, as after a lost connection.
                 await self._disconnect()
-                pause_s = pause_s or _FIRST_PAUSE_S / 8
             except (LinkBroken, TimeoutError, OSError) as exc:
                 self.problem = str(exc) or "no answer"
                 if self.link is None:
@@ -377,10 +373,7 @@ class Lane:
                 await self._disconnect()
             if all(command.is_given_up for command in self._batch):
                 return
-            if pause_s:
-                # Spread, so that all the clients of a server do not come back at one moment.
-                await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311
-            pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            await attempts.pause()
 
     def _has_heard(self, reply: list[Any]) -> bool:
         """Tell the commands of the batch what came of them; False where it was not done."""
@@ -412,9 +405,7 @@ class Lane:
         async with asyncio.timeout(None) as patience:
             self._patience = patience
             try:
-                return await link.ask("EVALSHA", BATCH_SHA, 0, *words)
-            except NoScript:
-                return await link.ask("EVAL", BATCH, 0, *words)
+                return await link.run_script(BATCH, *words)
             finally:
                 if self._patience is patience:  # and not that of another loop
                     self._patience = None
@@ -452,7 +443,7 @@ class Lane:
             command.is_done = command.is_over = True
             _call(command, None)
         else:
-            asyncio.get_running_loop().call_later(_LONGEST_PAUSE_S, self._append, command)
+            asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._append, command)
 
     def fail_sent(self, problem: str) -> None:
         """Let those commands fail that may have been done before the server went back in time."""

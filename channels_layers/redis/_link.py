@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
 from typing import Any, Final
 
 from hiredis import pack_command
@@ -16,6 +15,7 @@ from redis.backoff import NoBackoff
 from .. import _fork
 from ._errors import LinkBroken, ServerRefused
 from ._hosts import Address
+from ._scripts import Script
 
 _OLDEST: Final = (6, 2)
 # Answers after which another attempt, later or elsewhere, may succeed: as words at their beginning,
@@ -36,7 +36,7 @@ _NO_SCRIPT: Final = "NOSCRIPT"
 _connections: set[AbstractConnection] = set()
 
 
-class NoScript(Exception):
+class _NoScript(Exception):
     """The server does not know a script; nothing was done."""
 
 
@@ -107,7 +107,7 @@ class Link:
 
         Raises:
             LinkBroken: the connection is gone, or the server does not serve now.
-            NoScript: the server does not know this script.
+            _NoScript: the server does not know this script.
             ServerRefused: it is an error.
 
         Cancellation:
@@ -118,13 +118,13 @@ class Link:
             await connection.send_packed_command(pack_command(words), False)
             return await connection.read_response(disconnect_on_error=False)
         except theirs.NoScriptError as exc:
-            raise NoScript from exc
+            raise _NoScript from exc
         except (theirs.ConnectionError, theirs.TimeoutError, OSError) as exc:
             raise LinkBroken(str(exc) or type(exc).__name__) from exc
         except theirs.RedisError as exc:
             problem = str(exc)
             if problem.startswith(_NO_SCRIPT):
-                raise NoScript from exc
+                raise _NoScript from exc
             if problem.startswith(_PASSING) or isinstance(exc, _PASSING_CLASSES):
                 raise LinkBroken(problem) from exc
             raise ServerRefused(self._address.label, problem) from exc
@@ -134,6 +134,13 @@ class Link:
         except BaseException:
             await self.close()
             raise
+
+    async def run_script(self, script: Script, *words: Any) -> Any:
+        """Have a script run and return its answer; as `ask`."""
+        try:
+            return await self.ask("EVALSHA", script.sha, 0, *words)
+        except _NoScript:
+            return await self.ask("EVAL", script.text, 0, *words)
 
     async def close(self) -> None:
         """Let go of the connection; nobody asks any more."""
@@ -157,8 +164,3 @@ class Link:
             inner.close()
         elif wrapper is not None and wrapper.fileno() >= 0:
             os.close(wrapper.fileno())
-
-
-def entries_of(reply: Any) -> dict[bytes, Sequence[Any]]:
-    """Return what XREAD has found, by stream."""
-    return dict(reply or ())

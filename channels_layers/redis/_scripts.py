@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
-from typing import Final
+from typing import Final, NamedTuple
 
 
-def _script(name: str) -> str:
-    return (files(__package__) / "scripts" / name).read_text()
+class Script(NamedTuple):
+    """One of them; Redis names it by the SHA-1 of its text."""
+
+    text: str
+    sha: str
 
 
-def _sha(text: str) -> str:
-    # Redis names scripts by it.
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+def _script(name: str) -> Script:
+    text = (files(__package__) / "scripts" / name).read_text()
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 BATCH: Final = _script("batch.lua")
-BATCH_SHA: Final = _sha(BATCH)
 ENTER: Final = _script("enter.lua")
-ENTER_SHA: Final = _sha(ENTER)

@@ -70,13 +70,14 @@ class Session:
     """All that one client has at its shards, in whichever event loop is its home."""
 
     def __init__(
-        self, client: Client, addresses: Sequence[Address], setup: Setup, options: LayerOptions,
+        self, client: Client, addresses: Sequence[Address], ring: ShardRing, setup: Setup,
+        options: LayerOptions,
         rotation: float, origins: dict[str, tuple[int, str]], drift: Callable[[], None],
     ) -> None:  # fmt: skip
         self.client = client
         self.options = options
         self.seconds = setup.seconds
-        self.ring = ShardRing([address.label for address in addresses])
+        self.ring = ring
         home = self.ring.of(client.id)
         self.shards = [
             Shard(index, address, setup, self, self._extra, is_home=index == home)
@@ -113,7 +114,6 @@ class Session:
         self.loop = asyncio.get_running_loop()
         for shard in self.shards:
             if shard.is_used or shard is self.home:
-                shard.is_used = True
                 shard.start()
         self.credit.start()
         self._is_leaving = False
@@ -345,9 +345,11 @@ class Session:
             for at in range(0, max(len(changes), 1), _SETTLED_AT_ONCE)
         ]
         deadline = time.monotonic() + self.seconds
+        milliseconds, number = _id(shard.position)
+        after = f"{milliseconds}-{number + 1}"  # what is before it was read
         commands = []
         for slice_ in slices:
-            words = (shard.generation, shard.position or "0-0", size_bytes, *slice_)
+            words = (shard.generation, after, size_bytes, *slice_)
             commands.append(Command("settle", words, deadline))
             size_bytes = 0
         return commands

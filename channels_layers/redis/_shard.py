@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -13,17 +12,15 @@ from typing import Any, Final, NamedTuple, Protocol
 from ._errors import LinkBroken, ServerRefused
 from ._hosts import Address
 from ._lane import Command, Lane
-from ._link import Link, NoScript, entries_of
-from ._scripts import ENTER, ENTER_SHA
-from ._tasks import begin, end
+from ._link import Link
+from ._scripts import ENTER
+from ._tasks import Attempts, begin, end
 
 _logger = logging.getLogger("channels_layers")
 
 _MOST_ENTRIES: Final = 512  # read at once
 _BLOCK_MS: Final = 2000  # after which the server answers all the same, so that a deaf link shows
 _SLOWLY: Final = 0.01  # how fast the estimate of the server's clock follows late answers
-_FIRST_PAUSE_S: Final = 0.02
-_LONGEST_PAUSE_S: Final = 1.0
 _BEGIN: Final = "0-0"
 
 
@@ -143,10 +140,7 @@ class Shard:
                 setup.base, setup.client, token, link.run, lane.era, self._changes, is_other_run,
                 int(self.is_home), self.position, setup.fingerprint, setup.ttl_ms,
             )  # fmt: skip
-            try:
-                reply = await link.ask("EVALSHA", ENTER_SHA, 0, *words)
-            except NoScript:
-                reply = await link.ask("EVAL", ENTER, 0, *words)
+            reply = await link.run_script(ENTER, *words)
         except GeneratorExit:
             link.abandon()
             raise
@@ -185,7 +179,7 @@ class Shard:
     # Hearing
 
     async def _read(self) -> None:
-        pause_s = 0.0
+        attempts = Attempts()
         while True:
             link = self._reading = Link(self._address, self._setup.seconds)
             try:
@@ -194,7 +188,7 @@ class Shard:
                 self.lane.hurry()  # and see whether we are still known
                 while self._reader is asyncio.current_task():
                     await self._read_on(link)
-                    pause_s = 0.0
+                    attempts = Attempts()
                 await link.close()
                 return
             except (LinkBroken, ServerRefused, TimeoutError, OSError):
@@ -208,9 +202,7 @@ class Shard:
             except BaseException:
                 await link.close()
                 raise
-            if pause_s:
-                await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311
-            pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            await attempts.pause()
 
     async def _read_on(self, link: Link) -> None:
         """Wait for what comes next, and hand it over."""
@@ -224,7 +216,7 @@ class Shard:
         async with asyncio.timeout(_BLOCK_MS / 1000 + setup.seconds) as restart:
             self._restart = restart
             try:
-                found = entries_of(await link.ask("XREAD", *words))
+                found = dict(await link.ask("XREAD", *words) or ())
             finally:
                 if self._restart is restart:  # and not that of another loop
                     self._restart = None

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
+
+_FIRST_PAUSE_S: Final = 0.02
+LONGEST_PAUSE_S: Final = 1.0
 
 
 def begin(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -28,3 +32,19 @@ def end(task: asyncio.Task[Any] | None) -> list[asyncio.Task[Any]]:
     with contextlib.suppress(RuntimeError):  # it has closed
         loop.call_soon_threadsafe(task.cancel)
     return []
+
+
+class Attempts:
+    """The pauses between attempts: none before the second, then longer and longer ones.
+
+    They are spread, so that all the clients of a server do not come back at one moment.
+    """
+
+    def __init__(self) -> None:
+        self._pause_s = 0.0
+
+    async def pause(self) -> None:
+        """Wait until it is time for the next one."""
+        if self._pause_s:
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))  # noqa: S311
+        self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), LONGEST_PAUSE_S)

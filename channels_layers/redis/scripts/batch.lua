@@ -1,6 +1,6 @@
 -- Everything that one client asks of one shard, in batches; each batch is done once.
 --
--- ARGV: base, client, number, era, ttl, expiry, then operations: a letter, the number of its
+-- ARGV: base, client, number, era, ttl, expiry, then operations: a name, the number of its
 -- arguments, and these. All times are milliseconds, and the server's.
 --
 -- Returns {'ok', now, changes, results}, with one result for each operation, {'!', why} if it failed;
@@ -444,10 +444,10 @@ function operations.send(channel, owner, account, capacity, lifetime, payload, c
   return owner == me and id or 1
 end
 
--- Settle accounts: generation, newest entry read, bytes read, then account and change of each.
-function operations.settle(its_gen, position, bytes, ...)
-  call('XTRIM', key('in:', me), 'MINID', position)
-  call('XDEL', key('in:', me), position)
+-- Settle accounts: generation, the id after the newest entry read, bytes read, then account and
+-- change of each.
+function operations.settle(its_gen, after, bytes, ...)
+  call('XTRIM', key('in:', me), 'MINID', after)
   if its_gen == gen then
     local accounts, given = key('acc:', me), {...}
     if bytes ~= '0' then
