@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from anyio import fail_after
 
-from .._loops import LoopWaiter, new_waiter, wake
+from .._loops import new_waiter
 from ..errors import LayerClosed
+from ._command import Command
 from ._errors import LinkBroken, ServerRefused, ServerSilent, ServerUnavailable
 from ._link import Link
 from ._scripts import BATCH
@@ -32,58 +33,6 @@ _SHORTEST_S: Final = 0.005  # between two looks at what is late
 _ELSEWHERE: Final = 1.05  # of the time: how long other event loops wait for the lane's own
 _MOST_TRIES: Final = 60  # of what nobody waits for, one a second
 _NOTHING: Final = ("none", 0)
-
-
-class Command:
-    """One operation of the batch script, on its way."""
-
-    __slots__ = (
-        "deadline", "error", "gives_up", "is_blank", "is_done", "is_late", "is_movable",
-        "is_over", "is_sent", "name", "result", "size_bytes", "then", "tries", "waiter", "words",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        words: tuple[Any, ...],
-        deadline: float,
-        waiter: LoopWaiter | None = None,
-        then: Callable[[Any], object] | None = None,
-    ) -> None:
-        self.name = name
-        self.words = words
-        self.deadline = deadline
-        self.waiter = waiter  # of whoever waits for it; without one it is tried until it is done
-        self.then = then
-        self.gives_up = False  # without a waiter: it is not tried for ever; `then` hears None
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.is_blank = False  # nothing was sent in its place
-        self.is_movable = False  # where there is no connection, it shall fail at once
-        self.is_done = False  # the lane has nothing more to do with it
-        self.is_over = False  # nobody waits for it any more
-        self.is_sent = False
-        self.tries = 0  # that were refused
-        self.is_late = False  # its time is over
-        size_bytes = 0
-        for word in words:
-            if word.__class__ is bytes:
-                size_bytes += len(word)
-        self.size_bytes = size_bytes
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether it is not to be done any more.
-
-        What was cancelled on its way is still to be found out: it is wholly done, or not at all.
-        """
-        return self.is_over and (self.is_late or not self.is_sent)
-
-    def end(self, result: Any = None, error: Exception | None = None) -> None:
-        """Let whoever waits for it have its result."""
-        if self.waiter is not None and not self.is_over:
-            self.result, self.error, self.is_over = result, error, True
-            wake((self.waiter,))
 
 
 class _Superseded(Exception):
@@ -422,7 +371,7 @@ class Lane:
             command.is_done = True
             # What was given up may have been done before, and then these are its results.
             if not (command.gives_up and command.is_over) and not (command.is_blank and not result):
-                _call(command, result)
+                command.tell(result)
             command.end(result)
 
     def _fail(self, exc: Exception) -> None:
@@ -441,7 +390,7 @@ class Lane:
         command.tries += 1
         if command.gives_up or command.tries > _MOST_TRIES:
             command.is_done = command.is_over = True
-            _call(command, None)
+            command.tell(None)
         else:
             asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._append, command)
 
@@ -492,7 +441,7 @@ class Lane:
                 continue
             if command.gives_up and not command.is_over:
                 command.is_over = command.is_late = True
-                _call(command, None)
+                command.tell(None)
                 continue
             command.is_late = True
             if command.is_sent:
@@ -505,12 +454,3 @@ class Lane:
             # The server is silent: try another connection.
             self._patience.reschedule(asyncio.get_running_loop().time())
         self._watch_time()
-
-
-def _call(command: Command, result: Any) -> None:
-    """Let who posted a command hear its result, or None."""
-    if command.then is not None:
-        try:
-            command.then(result)
-        except Exception:  # whatever it is, the others must hear of theirs
-            _logger.exception("what comes after %r failed", command.name)

@@ -26,10 +26,10 @@ from .._loops import LoopWaiter, new_waiter, wake
 from ..backend import Arrival, Client
 from ..errors import BackendUnavailable, LayerClosed
 from ..options import LayerOptions
+from ._command import Command
 from ._credit import Credit
 from ._groups import Versions
 from ._hosts import Address
-from ._lane import Command
 from ._leases import Leases
 from ._shard import Setup, Shard
 from ._shards import ShardRing

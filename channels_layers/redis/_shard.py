@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
+from ._command import Command
 from ._errors import LinkBroken, ServerRefused
 from ._hosts import Address
-from ._lane import Command, Lane
+from ._lane import Lane
 from ._link import Link
 from ._scripts import ENTER
 from ._tasks import Attempts, begin, end
