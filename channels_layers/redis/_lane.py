@@ -180,14 +180,14 @@ class Lane:
         *words: Any,
         then: Callable[[Any], object] | None = None,
         gives_up: bool = False,
-    ) -> None:
+    ) -> Command:
         """Queue a command that is tried until it is done; or, if it `gives_up`, for `seconds`.
 
         `then` hears None when it was given up.
         """
         command = Command(name, words, time.monotonic() + self._seconds, None, then)
         command.gives_up = gives_up
-        self._append(command)
+        return self._append(command)
 
     def put_first(
         self, commands: list[tuple[Any, ...]], then: Callable[[Any], object] | None = None

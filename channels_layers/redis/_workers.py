@@ -21,6 +21,7 @@ from ._tasks import begin, end
 
 if TYPE_CHECKING:
     from ..backend import Client
+    from ._command import Command
     from ._shard import Shard
 
 _GLANCE_S: Final = 0.2  # between two looks at the shards where it does not wait
@@ -71,6 +72,9 @@ class Workers:
         self._asked: dict[str, int] = {}  # name -> messages that were asked for and did not come
         self._origins = origins
         self._coming: dict[str, int] = {}  # name -> messages in hand that are being confirmed
+        # By shard and name, what was asked for without an answer yet, and what came meanwhile.
+        self._unanswered: dict[tuple[int, str], list[Command]] = {}
+        self._early: dict[tuple[int, str], list[Held]] = {}
         self._lively: set[str] = set()  # names of which something came since the last glance
         self._glancing: set[str] = set()  # names for which shards are being looked at
         self._task: asyncio.Task[None] | None = None
@@ -121,7 +125,7 @@ class Workers:
             self._asked[name] = asked + change
             shard.start()
             shard.listen()
-            shard.lane.post("want", name, change, 1, then=self._taker(shard, name))
+            self._post_want(shard, name, change)
         elif change < 0 and asked:
             fewer = min(asked, -change)
             self._note_asked(name, asked - fewer)
@@ -133,15 +137,28 @@ class Workers:
         else:
             self._asked.pop(name, None)
 
-    def _taker(self, shard: Shard, name: str) -> Callable[[Any], None]:
+    def _post_want(self, shard: Shard, name: str, change: int) -> None:
+        """Ask for more messages: those that are there at once, the others as they come."""
+        place = (shard.index, name)
+
         def take(result: list[Any] | None) -> None:
+            unanswered = self._unanswered[place]
+            unanswered.remove(command)
+            if not unanswered:
+                del self._unanswered[place]
             if result:
-                self._note_asked(name, self._asked.get(name, 0) - len(result))
-                self._take(shard, name, [_held(*entry) for entry in result])
+                self._take_asked(shard, name, [_held(*entry) for entry in result])
             elif name in self._lively:
                 self._glance_around(name)  # while messages come, the others may have some, too
+            if place in self._early and not self._is_answer_coming(place):
+                self._take_asked(shard, name, self._early.pop(place))
 
-        return take
+        command = shard.lane.post("want", name, change, 1, then=take)
+        self._unanswered.setdefault(place, []).append(command)
+
+    def _is_answer_coming(self, place: tuple[int, str]) -> bool:
+        """Say whether an answer is on its way that may hold older messages than the stream."""
+        return any(command.is_sent for command in self._unanswered.get(place, ()))
 
     # What comes
 
@@ -152,8 +169,11 @@ class Workers:
             held = _held(entry_id, fields[0], fields[1])
             by_name.setdefault(self._name_for(held.channel), []).append(held)
         for name, found in by_name.items():
-            self._note_asked(name, self._asked.get(name, 0) - len(found))
-            self._take(shard, name, found)
+            place = (shard.index, name)
+            if self._is_answer_coming(place):
+                self._early.setdefault(place, []).extend(found)
+            else:
+                self._take_asked(shard, name, found)
 
     def _name_for(self, channel: str) -> str:
         """Return the name under which a message of `channel` was wanted."""
@@ -161,6 +181,10 @@ class Workers:
         if family is not None and not self._asked.get(channel) and self._asked.get(family):
             return family
         return channel
+
+    def _take_asked(self, shard: Shard, name: str, found: list[Held]) -> None:
+        self._note_asked(name, self._asked.get(name, 0) - len(found))
+        self._take(shard, name, found)
 
     def _take(self, shard: Shard, name: str, found: list[Held]) -> None:
         """Confirm what receivers wait for; the others shall have the rest."""

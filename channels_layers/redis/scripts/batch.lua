@@ -507,7 +507,10 @@ local function queues()
           call('ZREM', base .. 'fam:' .. gen .. ':' .. name, channel) -- it has expired
         end
       end
-      if expires then
+      if expires and waits == '1' and call('XLEN', key('sub:', me)) > 0 then
+        give(me, channel, expires, order, payload) -- after what is on its way in the stream
+        wanted = wanted - 1
+      elseif expires then
         local id = 'h' .. text(turn())
         local value = label(channel, expires, order)
         call('HSET', key('hand:', me), id, value .. '\n' .. payload)
