@@ -10,11 +10,10 @@ import pytest
 from channels.exceptions import ChannelFull
 from channels_redis.core import RedisChannelLayer as Core
 from channels_redis.pubsub import RedisPubSubChannelLayer as PubSub
+from redis_peers import both, came, ended, ours, theirs
 from redis_servers import Cluster
 
 from channels_layers import RedisChannelLayer
-
-QUIET = 0.3  # seconds in which nothing more comes, so that the rest counts as lost
 
 
 @pytest.fixture(scope="module")
@@ -22,46 +21,6 @@ def shards():
     found = Cluster(3)
     yield found.hosts
     found.close()
-
-
-def ours(hosts, **options):
-    return RedisChannelLayer(hosts, f"ours-{secrets.token_hex(4)}", **options)
-
-
-def theirs(kind, hosts, **options):
-    # redis-py 8 would end their waiting after five seconds by itself.
-    addresses = [{"address": host, "socket_timeout": None} for host in hosts]
-    return kind(hosts=addresses, prefix=f"theirs-{secrets.token_hex(4)}", **options)
-
-
-async def ended(layer):
-    if isinstance(layer, RedisChannelLayer):
-        await layer.close()
-    elif isinstance(layer, PubSub):
-        await layer.flush()
-    else:
-        await layer.close_pools()
-
-
-async def came(layer, channel):
-    """Receive until it is quiet."""
-    got = []
-    with suppress(TimeoutError):
-        while True:
-            got.append(await asyncio.wait_for(layer.receive(channel), QUIET))
-    return got
-
-
-def both(scenario, mine, peer):
-    """Return what the scenario finds on both layers."""
-
-    async def main(layer):
-        try:
-            return await scenario(layer)
-        finally:
-            await ended(layer)
-
-    return asyncio.run(main(mine)), asyncio.run(main(peer))
 
 
 def test_direct_messages_over_three_shards(shards):
