@@ -6,9 +6,10 @@ import asyncio
 import secrets
 from contextlib import suppress
 
+import redis
 from channels_redis.pubsub import RedisPubSubChannelLayer as PubSub
 
-from channels_layers import RedisChannelLayer
+from channels_layers import BackendUnavailable, RedisChannelLayer
 
 QUIET = 0.3  # seconds in which nothing more comes, so that the rest counts as lost
 LIMIT = 60.0  # seconds for anything; only what hangs ever gets there
@@ -78,6 +79,21 @@ async def dropped(*tasks):
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def first(reading, send, seconds=LIMIT):
+    """Send 1, 2, 3... until the reader gets something; return what, or its error, or None."""
+    number = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not reading.done():
+                number += 1
+                with suppress(BackendUnavailable, redis.ConnectionError):
+                    await send({"type": "t", "n": number})
+                await asyncio.wait([reading], timeout=0.1)
+            return reading.exception() or reading.result()["n"]
+    await dropped(reading)
+    return None
 
 
 def both(scenario, mine, peer):

@@ -10,7 +10,7 @@ import pytest
 import redis
 from channels_redis.core import RedisChannelLayer as Core
 from channels_redis.pubsub import RedisPubSubChannelLayer as PubSub
-from redis_peers import LIMIT, blocked, both, dropped, ours, pairs, patience, theirs
+from redis_peers import LIMIT, blocked, both, dropped, first, ours, pairs, patience, theirs
 from redis_proxy import Proxy
 from redis_servers import RedisServer
 
@@ -29,21 +29,6 @@ def proxy(server):
     found = Proxy(server.port)
     yield found
     found.close()
-
-
-async def first(reading, send, seconds=LIMIT):
-    """Send 1, 2, 3... until the reader gets something; return what, or its error, or None."""
-    number = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while not reading.done():
-                number += 1
-                with suppress(BackendUnavailable, redis.ConnectionError):
-                    await send({"type": "t", "n": number})
-                await asyncio.wait([reading], timeout=0.1)
-            return reading.exception() or reading.result()["n"]
-    await dropped(reading)
-    return None
 
 
 @pytest.mark.long
