@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import Any, Final
 
-from hiredis import pack_command
+from hiredis import ReplyError
 from redis import exceptions as theirs
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
@@ -16,28 +17,19 @@ from .. import _fork
 from ._errors import LinkBroken, ServerRefused
 from ._hosts import Address
 from ._scripts import Script
+from ._wire import Again, Hear, Wire
 
 _OLDEST: Final = (6, 2)
-# Answers after which another attempt, later or elsewhere, may succeed: as words at their beginning,
-# and as classes, for which redis-py takes the word away.
-_PASSING: Final = ("BUSY", "UNKILLABLE", "NOREPLICAS", "MISCONF", "CLUSTERDOWN", "TRYAGAIN")
-_PASSING_CLASSES: Final = (
-    theirs.BusyLoadingError,
-    theirs.ClusterDownError,
-    theirs.MasterDownError,
-    theirs.OutOfMemoryError,
-    theirs.ReadOnlyError,
-    theirs.TryAgainError,
-)
+# How those errors begin after which another attempt, later or elsewhere, may succeed.
+_PASSING: Final = (
+    "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY",
+    "TRYAGAIN", "UNKILLABLE",
+)  # fmt: skip
 _NO_SCRIPT: Final = "NOSCRIPT"
 
 # All connections. Those of a parent or of an abandoned event loop stay here, with their sockets
 # closed: what they do when they are collected would be wrong there.
 _connections: set[AbstractConnection] = set()
-
-
-class _NoScript(Exception):
-    """The server does not know a script; nothing was done."""
 
 
 class Link:
@@ -62,6 +54,7 @@ class Link:
             health_check_interval=0,
             protocol=2,
         )
+        self._wire: Wire | None = None
         self._is_abandoned = False
         self.run = ""  # the server's; another one after each of its starts
         _fork.in_child(self, Link.abandon)
@@ -85,6 +78,9 @@ class Link:
             # redis-py takes a cancellation for its own while it connects, and returns.
             await self.close()
             raise asyncio.CancelledError
+        # There is no public way to the transport of a connection, nor to its socket below.
+        writer: Any = self._connection._writer
+        self._wire = Wire(writer.transport)
         if looks:
             await self._look()
 
@@ -102,32 +98,41 @@ class Link:
             problem = "is a Redis Cluster, which is not supported; use single servers as shards"
             raise ServerRefused(self._address.label, problem)
 
-    async def ask(self, *words: Any) -> Any:
-        """Send one command and return its answer.
+    def begin(self, *words: Any, hear: Hear | None = None) -> asyncio.Future[Any]:
+        """Send one command at once; its `outcome` is what `hear` returns, or the answer.
+
+        `hear` is called as soon as the answer comes in, unless that is an error.
+        """
+        assert self._wire is not None, "it is connected"  # noqa: S101
+        return self._wire.ask(words, partial(self._heard, hear))
+
+    def begin_script(
+        self, script: Script, *words: Any, hear: Hear | None = None
+    ) -> asyncio.Future[Any]:
+        """Have a script run; as `begin`."""
+        assert self._wire is not None, "it is connected"  # noqa: S101
+
+        def heard(reply: Any) -> Any:
+            if reply.__class__ is ReplyError and str(reply).startswith(_NO_SCRIPT):
+                raise Again("EVAL", script.text, 0, *words)
+            return self._heard(hear, reply)
+
+        return self._wire.ask(("EVALSHA", script.sha, 0, *words), heard)
+
+    async def outcome(self, begun: asyncio.Future[Any]) -> Any:
+        """Wait for what comes of a command.
 
         Raises:
             LinkBroken: the connection is gone, or the server does not serve now.
-            _NoScript: the server does not know this script.
-            ServerRefused: it is an error.
+            ServerRefused: the answer is an error.
 
         Cancellation:
             The connection is closed, since its answer is outstanding.
         """
-        connection = self._connection
         try:
-            await connection.send_packed_command(pack_command(words), False)
-            return await connection.read_response(disconnect_on_error=False)
-        except theirs.NoScriptError as exc:
-            raise _NoScript from exc
-        except (theirs.ConnectionError, theirs.TimeoutError, OSError) as exc:
-            raise LinkBroken(str(exc) or type(exc).__name__) from exc
-        except theirs.RedisError as exc:
-            problem = str(exc)
-            if problem.startswith(_NO_SCRIPT):
-                raise _NoScript from exc
-            if problem.startswith(_PASSING) or isinstance(exc, _PASSING_CLASSES):
-                raise LinkBroken(problem) from exc
-            raise ServerRefused(self._address.label, problem) from exc
+            return await begun
+        except (LinkBroken, ServerRefused):
+            raise
         except GeneratorExit:  # thrown away with its event loop, where nothing can be awaited
             self.abandon()
             raise
@@ -135,12 +140,17 @@ class Link:
             await self.close()
             raise
 
-    async def run_script(self, script: Script, *words: Any) -> Any:
-        """Have a script run and return its answer; as `ask`."""
-        try:
-            return await self.ask("EVALSHA", script.sha, 0, *words)
-        except _NoScript:
-            return await self.ask("EVAL", script.text, 0, *words)
+    async def ask(self, *words: Any, hear: Hear | None = None) -> Any:
+        """Send one command and return its outcome."""
+        return await self.outcome(self.begin(*words, hear=hear))
+
+    def _heard(self, hear: Hear | None, reply: Any) -> Any:
+        if reply.__class__ is ReplyError:
+            problem = str(reply)
+            if problem.startswith(_PASSING):
+                raise LinkBroken(problem)
+            raise ServerRefused(self._address.label, problem)
+        return reply if hear is None else hear(reply)
 
     async def close(self) -> None:
         """Let go of the connection; nobody asks any more."""
@@ -153,7 +163,6 @@ class Link:
 
     def abandon(self) -> None:
         """Close the socket alone, in a forked child or when its event loop is no more."""
-        # There is no public way to the socket of a connection.
         writer = getattr(self._connection, "_writer", None)
         if writer is None or self._is_abandoned:
             return

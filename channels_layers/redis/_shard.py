@@ -141,7 +141,7 @@ class Shard:
                 setup.base, setup.client, token, link.run, lane.era, self._changes, is_other_run,
                 int(self.is_home), self.position, setup.fingerprint, setup.ttl_ms,
             )  # fmt: skip
-            reply = await link.run_script(ENTER, *words)
+            reply = await link.outcome(link.begin_script(ENTER, *words))
         except GeneratorExit:
             link.abandon()
             raise
@@ -214,23 +214,28 @@ class Shard:
         if self.is_home:
             streams, positions = [inbox, given], [self.position or _BEGIN, self._given]
         words = ("COUNT", _MOST_ENTRIES, "BLOCK", _BLOCK_MS, "STREAMS", *streams, *positions)
+        reader = self._reader
+
+        def hear(found: Any) -> None:
+            """Act at once: nothing that was heard is lost to a cancellation."""
+            if not found or self._reader is not reader:
+                return  # in the second case another event loop has taken over
+            by_stream = dict(found)
+            entries = by_stream.get(inbox.encode())
+            if entries:
+                self._host.came_in(self, entries)
+            entries = by_stream.get(given.encode())
+            if entries:
+                self._given = entries[-1][0].decode()
+                self._host.given(self, entries)
+
         async with asyncio.timeout(_BLOCK_MS / 1000 + setup.seconds) as restart:
             self._restart = restart
             try:
-                found = dict(await link.ask("XREAD", *words) or ())
+                await link.ask("XREAD", *words, hear=hear)
             finally:
                 if self._restart is restart:  # and not that of another loop
                     self._restart = None
-        if not found or self._reader is not asyncio.current_task():
-            return  # in the second case another event loop has taken over
-        # No await from here on: nothing that was heard is lost to a cancellation.
-        entries = found.get(inbox.encode())
-        if entries:
-            self._host.came_in(self, list(entries))
-        entries = found.get(given.encode())
-        if entries:
-            self._given = entries[-1][0].decode()
-            self._host.given(self, list(entries))
 
     def _listen_anew(self) -> None:
         """Read from other positions, not from those that a waiting command has."""
