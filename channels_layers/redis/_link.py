@@ -78,9 +78,7 @@ class Link:
             # redis-py takes a cancellation for its own while it connects, and returns.
             await self.close()
             raise asyncio.CancelledError
-        # There is no public way to the transport of a connection, nor to its socket below.
-        writer: Any = self._connection._writer
-        self._wire = Wire(writer.transport)
+        self._wire = Wire(self._writer.transport)
         if looks:
             await self._look()
 
@@ -163,7 +161,7 @@ class Link:
 
     def abandon(self) -> None:
         """Close the socket alone, in a forked child or when its event loop is no more."""
-        writer = getattr(self._connection, "_writer", None)
+        writer = self._writer
         if writer is None or self._is_abandoned:
             return
         self._is_abandoned = True  # its number may be another file's by now
@@ -173,3 +171,8 @@ class Link:
             inner.close()
         elif wrapper is not None and wrapper.fileno() >= 0:
             os.close(wrapper.fileno())
+
+    @property
+    def _writer(self) -> Any:
+        """The stream that redis-py writes to, or None; there is no public way to its transport."""
+        return getattr(self._connection, "_writer", None)

@@ -14,10 +14,14 @@ class Script(NamedTuple):
     sha: str
 
 
-def _script(name: str) -> Script:
-    text = (files(__package__) / "scripts" / name).read_text()
+def _script(*names: str) -> Script:
+    """Join files."""
+    folder = files(__package__) / "scripts"
+    text = "\n".join((folder / f"{name}.lua").read_text() for name in names)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-BATCH: Final = _script("batch.lua")
-ENTER: Final = _script("enter.lua")
+_PARTS: Final = ("begin", "messages", "queues", "groups", "house", "end")
+
+BATCH: Final = _script(*(f"batch/{part}" for part in _PARTS))
+ENTER: Final = _script("enter")
