@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TAKEN_PER_PAUSE: Final = 64  # messages taken without waiting before other tasks get a turn
-_MOST_TAKEABLE: Final = 4096  # names of channels remembered; then they are checked again
+_MOST_KNOWN: Final = 4096  # names of channels remembered; then they are checked again
 
 
 class Remote:
@@ -69,7 +69,14 @@ class Remote:
         self._be_prompt(NOTHING_AT_ONCE)
         self._taken = 0
         self._takeable: set[str] = set()  # names that were checked
+        self.capacities: dict[str, int] = {}  # by channel that lives elsewhere, and was sent to
         self._is_left = False
+
+    def remember(self, channel: str, capacity: int) -> None:
+        """Note the capacity of a channel that lives elsewhere and whose name is in order."""
+        if len(self.capacities) >= _MOST_KNOWN:
+            self.capacities.clear()
+        self.capacities[channel] = capacity
 
     def owns(self, channel: str) -> bool:
         """Say whether `channel` lives in this client."""
@@ -129,7 +136,15 @@ class Remote:
 
     async def send(self, channel: str, payload: bytes, capacity: int) -> None:
         """Send to a channel by way of the backend."""
-        await self.run(self._backend.send, channel, payload, capacity)
+        if not (self.keeps_accounts and self._home.is_open) or self._is_left:
+            await self.run(self._backend.send, channel, payload, capacity)
+            return
+        try:  # as `run` does, without another coroutine
+            await self._backend.send(channel, payload, capacity)
+        except BackendUnavailable as exc:
+            if self._is_left:
+                raise LayerClosed from exc
+            raise
 
     def offer_here(self, channel: str, payload: bytes) -> tuple[bool, Waiter | None]:
         """Queue a message on an own channel where that is exact; see `Exchange.offer_here`."""
@@ -151,7 +166,7 @@ class Remote:
             # Where the whole non-local part may have receivers, the long way is right.
             if not self.keeps_accounts or client_of(channel) is not None:
                 return None
-            if len(self._takeable) >= _MOST_TAKEABLE:
+            if len(self._takeable) >= _MOST_KNOWN:
                 self._takeable.clear()
             self._takeable.add(channel)
         mailbox = self._exchange.by_name.get(channel)

@@ -88,7 +88,9 @@ class ChannelLayer:
 
     # Channels
 
-    async def send(self, channel: str, message: Message) -> None:
+    async def send(  # noqa: C901  # one call for each message
+        self, channel: str, message: Message
+    ) -> None:
         """Put `message` on `channel`; never waits for a reader.
 
         Args:
@@ -113,11 +115,16 @@ class ChannelLayer:
         payload = encode(message)
         exchange = self._exchange
         remote = self._remote
-        if remote is not None and remote.send_now(channel, payload):
-            self._sent += 1
-            if self._sent % _SENDS_PER_PAUSE == 0:
-                await pause()
-            return
+        if remote is not None:
+            if remote.send_now(channel, payload):
+                self._sent += 1
+                if self._sent % _SENDS_PER_PAUSE == 0:
+                    await pause()
+                return
+            capacity = remote.capacities.get(channel) if channel.__class__ is str else None
+            if capacity is not None:  # so its name was checked before
+                await remote.send(channel, self._checked_size(payload), capacity)
+                return
         if remote is None or remote.turns.is_idle:
             try:
                 if exchange.try_offer(channel, payload, self._clock()):
@@ -138,7 +145,9 @@ class ChannelLayer:
             finally:
                 remote.turns.end(turn)
             return
-        await remote.send(channel, self._checked_size(payload), self._capacity(channel))
+        capacity = self._capacity(channel)
+        remote.remember(channel, capacity)
+        await remote.send(channel, self._checked_size(payload), capacity)
 
     async def _offer(self, channel: str, payload: bytes) -> None:
         """Queue a message that lives here, and wake its receiver."""

@@ -131,7 +131,8 @@ class RedisBackend(Backend):
             if route.client == session.client.id:
                 is_taken = await session.send_to_self(*words)
             else:
-                is_taken = await session.use(route.shard).lane.do("send", *words)
+                lane = session.use(route.shard).lane
+                is_taken = await lane.outcome(lane.submit("send", *words))
         if not is_taken:
             await pause()  # whoever tries again at once must let the readers run
             raise ChannelFull(channel, capacity)

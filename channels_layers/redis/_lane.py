@@ -35,6 +35,7 @@ _ELSEWHERE: Final = 1.05  # of the time: how long other event loops wait for the
 _MOST_TRIES: Final = 60  # of what nobody waits for, one a second
 _NOTHING: Final = ("none", 0)
 _FEW: Final = 2  # commands in a batch, up to which the next is sent at once
+_MANY: Final = 25  # commands in line, from which on they are
 
 
 class _Superseded(Exception):
@@ -137,7 +138,7 @@ class Lane:
         command = Command(name, words, deadline, new_waiter(), then)
         command.is_movable = is_movable
         self._append(command)
-        if self._is_calm and asyncio._get_running_loop() is self._loop:
+        if self._is_calm or len(self._queue) >= _MANY:
             self._send_now()
         return command
 
@@ -256,11 +257,12 @@ class Lane:
     def _send_now(self) -> None:
         """Send a batch without waiting for the task to get its turn, if nothing is on its way.
 
-        Where many send at once their commands come together while it waits, which is better.
+        A lone command has nothing to wait for. Where there are many, the server works on the
+        first of them while the others are made.
         """
         if (
-            self._idle is not None
-            and self._task is not None
+            self._task is not None
+            and self._loop is asyncio._get_running_loop()
             and self.link is not None
             and not (self._batch or self._must_enter)
             and self._gather()
@@ -282,9 +284,6 @@ class Lane:
                     _logger.exception("a batch for redis %s failed", self.label)
                     self._fail(ServerSilent(self.label, repr(exc)))
                     await self._disconnect()
-                for command in self._batch:
-                    command.is_done = True  # given up
-                self._batch = []
         except asyncio.CancelledError:
             if self._task in (None, asyncio.current_task()):  # or the link is another loop's
                 await self._disconnect()
@@ -338,6 +337,9 @@ class Lane:
                 self._fail_waiting(exc)
                 await self._disconnect()
             if all(command.is_given_up for command in self._batch):
+                for command in self._batch:
+                    command.is_done = True
+                self._batch = []
                 return
             await attempts.pause()
 
