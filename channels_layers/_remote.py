@@ -273,6 +273,7 @@ class Remote:
     def _be_prompt(self, prompt: Prompt) -> None:
         # Attributes of their own, as they are called for each message.
         self.send_now = prompt.send_now
+        self.must_look = prompt.catch_up is not NOTHING_AT_ONCE.catch_up  # for what has arrived
         self.catch_up = prompt.catch_up
         self.see_flush = prompt.see_flush
         self.listen = prompt.listen

@@ -222,7 +222,7 @@ class ChannelLayer:
         session = exchange.session
         remote = self._remote
         try:
-            if remote is not None:
+            if remote is not None and remote.must_look:
                 mailbox = exchange.by_name.get(channel)
                 if mailbox is None or not mailbox.letters:
                     remote.catch_up()

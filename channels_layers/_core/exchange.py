@@ -158,8 +158,11 @@ class Exchange:
             waiter = mailbox.put_untold(letter)
             if waiter is not None:
                 woken.append(waiter)
-            elif mailbox.ledger is not None:
-                mailbox.ledger.note(mailbox)
+            elif (ledger := mailbox.ledger) is not None:
+                if ledger.tells_later:
+                    ledger.changed[mailbox] = None
+                else:
+                    ledger.note(mailbox)
         copies = len(members) - len(unusual)
         for mailbox in unusual:
             if self._may_have_copy(group, mailbox, now, has_memory=has_memory):
@@ -202,10 +205,10 @@ class Exchange:
             if letter[2] is not None:
                 self.mailboxes.lighten(letter, mailbox)
             elif (ledger := mailbox.ledger) is not None:
-                if ledger.is_note_due(len(letters), mailbox.capacity):
-                    ledger.note(mailbox)
-                else:
+                if ledger.tells_later or not ledger.is_note_due(len(letters), mailbox.capacity):
                     ledger.changed[mailbox] = None
+                else:
+                    ledger.note(mailbox)
             return letter[1]
         if mailbox.granted:  # perhaps to a receiver whose loop has closed: join() looks
             return None

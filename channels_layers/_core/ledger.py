@@ -21,7 +21,7 @@ class Ledger:
     """The places of one client's mailboxes, and those that have none yet."""
 
     __slots__ = (
-        "_is_shared", "_tells_later", "changed", "counts", "ended", "entered", "owner",
+        "_is_shared", "changed", "counts", "ended", "entered", "owner", "tells_later",
         "unentered",
     )  # fmt: skip
 
@@ -43,7 +43,7 @@ class Ledger:
         # Channels whose numbers have ended, for a backend that has numbers of them as well.
         self.ended: deque[str] | None = None
         self._is_shared = is_shared
-        self._tells_later = tells_later
+        self.tells_later = tells_later
 
     def holder(self, mailbox: Mailbox) -> Mailbox | Family:
         """Return what the place of `mailbox` belongs to."""
@@ -52,7 +52,7 @@ class Ledger:
 
     def note(self, mailbox: Mailbox) -> None:
         """Tell how many messages are queued now; after each change of the queue."""
-        if self._tells_later:
+        if self.tells_later:
             self.changed[mailbox] = None
             return
         holder = self.holder(mailbox)
