@@ -29,13 +29,22 @@ class Traffic:
         self.is_ending = False
         self._tasks = []
 
-    def read(self, layer, kind, channel, reader):
+    def read(self, layer, kind, channel, reader, loop=None):
+        """Receive until the end, in the running event loop or in another thread's."""
         self.readers[kind].add(reader)
-        self._tasks.append(asyncio.create_task(self._read(layer, channel, reader)))
+        self._begin(self._read(layer, channel, reader), loop)
 
-    def write(self, call, kind, writer, pause=0.001):
-        """Send numbers by `call` until the end."""
-        self._tasks.append(asyncio.create_task(self._write(call, kind, writer, pause)))
+    def write(self, call, kind, writer, pause=0.001, loop=None):
+        """Send numbers by `call` until the end; likewise."""
+        self._begin(self._write(call, kind, writer, pause), loop)
+
+    def _begin(self, coroutine, loop):
+        if loop is None:
+            self._tasks.append(asyncio.create_task(coroutine))
+        else:
+            self._tasks.append(
+                asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+            )
 
     async def _read(self, layer, channel, reader):
         while True:

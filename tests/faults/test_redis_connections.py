@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
+from functools import partial
 
 import pytest
 from redis_proxy import Proxy
@@ -52,26 +53,80 @@ async def busy(layers, traffic):
         traffic.write(lambda m, layer=layer: layer.send("jobs", m), "jobs", index, 0.002)
 
 
+async def kill_some(server, kills):
+    """Let the server end connections of any kind, one after the other."""
+    dice, killed = random.Random(7), 0
+    while killed < kills:
+        await asyncio.sleep(0.02)
+        found = [client["id"] for client in server.clients()]
+        if found and server.ints("CLIENT", "KILL", "ID", dice.choice(found)):
+            killed += 1
+
+
 def test_killed_connections_lose_and_double_nothing(server, is_long, tell):
     kills = 500 if is_long else 60
-    dice = random.Random(7)
 
     async def main():
         async with AsyncExitStack() as stack:
             layers = await opened(stack, server.url, 3)
             traffic = Traffic()
             await busy(layers, traffic)
-            killed = 0
-            while killed < kills:
-                await asyncio.sleep(0.02)
-                found = [client["id"] for client in server.clients()]
-                if found and server.ints("CLIENT", "KILL", "ID", dice.choice(found)):
-                    killed += 1
+            await kill_some(server, kills)
             await traffic.end()
-            tell(f"{killed} kills, {traffic.count} messages, {dict(traffic.errors)}")
+            tell(f"{kills} kills, {traffic.count} messages, {dict(traffic.errors)}")
             assert traffic.count > kills
 
     asyncio.run(main())
+
+
+@contextmanager
+def loop_of_a_thread():
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_killed_connections_of_layers_that_several_loops_use(server, is_long, tell):
+    """Two clients, used by three event loops each; another thread makes loop after loop."""
+    kills = 500 if is_long else 60
+
+    async def main(loops):
+        async with AsyncExitStack() as stack:
+            layers = await opened(stack, server.url, 2)
+            traffic = Traffic()
+            await busy(layers, traffic)
+            for index, loop in enumerate(loops):
+                here, there = layers[index], layers[1 - index]
+                kind, channel = f"loop {index}", await here.new_channel()
+                traffic.read(here, kind, channel, 0, loop)
+                traffic.read(here, "jobs", "jobs", f"loop {index}", loop)
+                for writer, other in enumerate((None, *loops)):
+                    send = partial(there.send, channel)
+                    traffic.write(send, kind, writer, 0.004, other)
+            channel, is_over = await layers[0].new_channel(), threading.Event()
+            traffic.read(layers[0], "passing", channel, 0)
+            passing = asyncio.create_task(asyncio.to_thread(pass_by, layers[1], channel, is_over))
+            await kill_some(server, kills)
+            is_over.set()
+            traffic.sent["passing", 0] = await passing
+            await traffic.end()
+            tell(f"{kills} kills, {traffic.count} messages, {dict(traffic.errors)}")
+            assert traffic.count > kills
+
+    def pass_by(layer, channel, is_over):
+        sent = []
+        while not is_over.wait(0.005):
+            message = {"kind": "passing", "writer": 0, "n": len(sent)}
+            asyncio.run(layer.send(channel, message))
+            sent.append(len(sent))
+        return sent
+
+    with loop_of_a_thread() as first, loop_of_a_thread() as second:
+        asyncio.run(main((first, second)))
 
 
 def test_cut_connections_lose_and_double_nothing(proxy, is_long):
