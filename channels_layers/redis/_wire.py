@@ -45,10 +45,10 @@ class Wire(asyncio.Protocol):
         outstanding. It holds `LinkBroken` where the connection is gone.
         """
         result = asyncio.get_running_loop().create_future()
-        self._hear, self._result = hear, result
         if self._problem or self._transport.is_closing():
-            self._end(LinkBroken(self._problem or "the connection is closed"))
+            _fail(result, LinkBroken(self._problem or "the connection is closed"))
         else:
+            self._hear, self._result = hear, result
             self._transport.write(pack_command(words))
         return result
 
@@ -75,8 +75,7 @@ class Wire(asyncio.Protocol):
             self._hear, self._result = hear, result
             self._transport.write(pack_command(again.words))
         except Exception as exc:  # noqa: BLE001  # whoever waits hears of it
-            self._hear, self._result = hear, result
-            self._end(exc)
+            _fail(result, exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that nothing more can come."""
@@ -87,10 +86,12 @@ class Wire(asyncio.Protocol):
     def _break(self, problem: str) -> None:
         self._problem = self._problem or problem
         self._transport.close()
-        self._end(LinkBroken(self._problem))
-
-    def _end(self, exc: Exception) -> None:
         result, self._hear, self._result = self._result, None, None
-        if result is not None and not result.done():
-            result.set_exception(exc)
-            result.exception()  # heard, even if whoever waits for it is cancelled now
+        if result is not None:
+            _fail(result, LinkBroken(self._problem))
+
+
+def _fail(result: asyncio.Future[Any], exc: Exception) -> None:
+    if not result.done():
+        result.set_exception(exc)
+        result.exception()  # heard, even if whoever waits for it is cancelled now
