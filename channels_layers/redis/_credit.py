@@ -8,7 +8,6 @@ channel looks fuller than it is.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,7 +48,7 @@ class Credit:
 
         Args:
             client: The layer.
-            send: Sends what there is to tell; in the event loop of `start`.
+            send: Sends what there is to tell; any thread may call it.
         """
         self._client = client
         self._send = send
@@ -128,13 +127,9 @@ class Credit:
         return [size_bytes, *changes] if changes or size_bytes else []
 
     def _act(self) -> None:
-        """Tell at once; any thread."""
-        loop = self._loop
-        if loop is not None and loop is asyncio._get_running_loop():
+        """Tell with the next command; any thread."""
+        if self._loop is not None:
             self._send()
-        elif loop is not None:
-            with contextlib.suppress(RuntimeError):  # it closes at this moment
-                loop.call_soon_threadsafe(self._send)
 
     def _settle(self) -> None:
         self._timer = None

@@ -214,7 +214,7 @@ class Lane:
     def hurry(self) -> None:
         """Send what `extra` has, with the next batch, even if nothing else is to be sent."""
         self._is_due = True
-        self._go_on()
+        self._go_on_at_home()
 
     def pause(self) -> list[asyncio.Task[None]]:
         """End in this event loop, and let `start` go on in another; return as `stop`."""
@@ -240,13 +240,16 @@ class Lane:
 
     def _append(self, command: Command) -> Command:
         self._queue.append(command)
+        self._go_on_at_home()
+        return command
+
+    def _go_on_at_home(self) -> None:
         loop = self._loop
         if loop is asyncio._get_running_loop():
             self._go_on()
         elif loop is not None:
             with contextlib.suppress(RuntimeError):  # it has closed: `start` is to come
                 loop.call_soon_threadsafe(self._go_on)
-        return command
 
     def _go_on(self) -> None:
         if self._idle is not None and not self._idle.done():
