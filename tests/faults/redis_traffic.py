@@ -27,24 +27,17 @@ class Traffic:
         self.readers = defaultdict(set)  # kind -> readers
         self.errors = Counter()
         self.is_ending = False
-        self._tasks = []
+        self._reading = []
+        self._writing = []
 
     def read(self, layer, kind, channel, reader, loop=None):
         """Receive until the end, in the running event loop or in another thread's."""
         self.readers[kind].add(reader)
-        self._begin(self._read(layer, channel, reader), loop)
+        self._reading.append(_begin(self._read(layer, channel, reader), loop))
 
     def write(self, call, kind, writer, pause=0.001, loop=None):
         """Send numbers by `call` until the end; likewise."""
-        self._begin(self._write(call, kind, writer, pause), loop)
-
-    def _begin(self, coroutine, loop):
-        if loop is None:
-            self._tasks.append(asyncio.create_task(coroutine))
-        else:
-            self._tasks.append(
-                asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
-            )
+        self._writing.append(_begin(self._write(call, kind, writer, pause), loop))
 
     async def _read(self, layer, channel, reader):
         while True:
@@ -83,14 +76,16 @@ class Traffic:
     async def end(self):
         """Stop writing, wait until all has come, and check it."""
         self.is_ending = True
+        async with asyncio.timeout(60):
+            await asyncio.gather(*self._writing)
         await until(
             lambda: not any(self.missing(*pair) for pair in list(self.sent)),
             lambda: "all that was taken has come",
             30,
         )
-        for task in self._tasks:
+        for task in self._reading:
             task.cancel()
-        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        results = await asyncio.gather(*self._reading, return_exceptions=True)
         assert not [r for r in results if not isinstance(r, asyncio.CancelledError | None)], results
         self.check()
 
@@ -102,9 +97,16 @@ class Traffic:
             for reader in self.readers[kind]:
                 got = self.got[kind, writer, reader]
                 assert len(got) == len(set(got)), f"doubled: {kind} {writer} {reader}"
-                assert set(got) <= allowed, "nobody has sent that"
+                unknown = set(got) - allowed
+                assert not unknown, f"nobody has sent that: {kind} {writer} {unknown}"
                 if in_order and kind != "jobs":
                     assert got == sorted(got), f"reordered: {kind} {writer} {reader}"
                 every += got
             if kind == "jobs":
                 assert len(every) == len(set(every)), f"doubled: {kind} {writer}"
+
+
+def _begin(coroutine, loop):
+    if loop is None:
+        return asyncio.create_task(coroutine)
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
