@@ -102,6 +102,15 @@ def wake(waiters: Iterable[LoopWaiter]) -> list[LoopWaiter]:
     return lost
 
 
+def wake_one(waiter: LoopWaiter) -> None:
+    """Let `waiter` go on, if it can."""
+    if isinstance(waiter, _Future) and waiter.get_loop() is _running_loop():
+        if not waiter.done():
+            waiter.set_result(None)
+    else:
+        _wake_elsewhere(waiter)
+
+
 def wake_soon(waiter: LoopWaiter) -> None:
     """Let a `waiter` of the running loop go on when the loop has come round."""
     if isinstance(waiter, TrioWaiter):

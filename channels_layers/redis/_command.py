@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from .._loops import LoopWaiter, wake
+from .._loops import LoopWaiter, wake_one
 
 _logger = logging.getLogger("channels_layers")
 
@@ -60,7 +60,7 @@ class Command:
         """Let whoever waits for it have its result."""
         if self.waiter is not None and not self.is_over:
             self.result, self.error, self.is_over = result, error, True
-            wake((self.waiter,))
+            wake_one(self.waiter)
 
     def tell(self, result: Any) -> None:
         """Let `then` hear the result, or None."""

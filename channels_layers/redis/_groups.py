@@ -8,7 +8,7 @@ from typing import Final
 
 import anyio
 
-from .._loops import LoopWaiter, new_waiter, wake
+from .._loops import LoopWaiter, new_waiter, wake, wake_one
 from ._errors import ServerSilent
 
 _MOST: Final = 65_536  # memberships whose version is remembered
@@ -114,7 +114,7 @@ class Spread:
         """Let who sends go on when all copies are where they should be."""
         self._on_the_way -= 1
         if not self._on_the_way:
-            wake((self._waiter,))
+            wake_one(self._waiter)
 
     async def arrived(self, seconds: float) -> None:
         """Wait for that, so many seconds: the home may end before it can tell.

@@ -22,7 +22,7 @@ import anyio
 import ormsgpack
 
 from .._core.names import client_of
-from .._loops import LoopWaiter, new_waiter, wake
+from .._loops import LoopWaiter, new_waiter, wake_one
 from ..backend import Arrival, Client
 from ..errors import BackendUnavailable, LayerClosed
 from ..options import LayerOptions
@@ -260,7 +260,9 @@ class Session:
                     arrivals = []
                     self._talk(words, fields[1])
                 elif words[0] != "W":
-                    arrivals += self._arrival(shard, words, fields[1])
+                    arrival = self._arrival(shard, words, fields[1])
+                    if arrival is not None:
+                        arrivals.append(arrival)
             except (ValueError, IndexError):
                 _logger.exception("an entry in the inbox of %s makes no sense", self.client.id)
             position = entry_id.decode()
@@ -270,20 +272,21 @@ class Session:
         self._go_on_afterwards()
         self.credit.settle_soon()
 
-    def _arrival(self, shard: Shard, words: list[str], payload: bytes) -> list[Arrival]:
-        """Return what an entry means to the layer; nothing if it is old."""
+    def _arrival(self, shard: Shard, words: list[str], payload: bytes) -> Arrival | None:
+        """Return what an entry means to the layer; None if it is old."""
         kind, name, number, generation = words
         if kind in ("A", "X"):
-            is_new = self.versions.is_new(payload.decode(), name, int(number))
-            return [("added" if kind == "A" else "discarded", name, payload, 0.0)] if is_new else []
+            if not self.versions.is_new(payload.decode(), name, int(number)):
+                return None
+            return ("added" if kind == "A" else "discarded", name, payload, 0.0)
         if int(generation) != shard.generation:
-            return []  # it was flushed
+            return None  # it was flushed
         lifetime = shard.lifetime(int(number))
         if kind == "M":
             self.credit.took(self.client.account_of(name), len(payload))
-            return [("message", name, payload, lifetime)]
+            return ("message", name, payload, lifetime)
         self.credit.took_copy(len(payload))
-        return [("group", name, payload, lifetime)]
+        return ("group", name, payload, lifetime)
 
     def _hand_in(self, arrivals: list[Arrival]) -> None:
         if arrivals and self.client.take_in(arrivals):
@@ -386,7 +389,7 @@ class Session:
         if _id(entry_id.decode()) <= _id(self.home.position):
             return
         waiter = new_waiter()
-        self.call(lambda: self.after(entry_id, lambda: wake((waiter,))))
+        self.call(lambda: self.after(entry_id, lambda: wake_one(waiter)))
         with anyio.move_on_after(self.seconds):  # without it, the answer is as of a moment ago
             await waiter
 
@@ -402,7 +405,7 @@ class Session:
             question = self.questions.pop(words[1], None)
             if question is not None:
                 question.answer = payload
-                wake((question.waiter,))
+                wake_one(question.waiter)
             return
         _, number, asker, _ = words
         numbers = ormsgpack.packb(dict(self.client.statistics(payload.decode())))
