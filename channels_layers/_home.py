@@ -20,13 +20,15 @@ import concurrent.futures
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from . import _fork
 from ._loops import LoopWaiter, new_waiter, wake
 from .errors import BackendTimeout
 
 T = TypeVar("T")
+
+_ENDING_S: Final = 1.0  # for the portal's loop to come round, which takes no time
 
 
 class Home:
@@ -52,6 +54,9 @@ class Home:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = False
+        self._is_in_portal = False
+        self._calls = 0  # on their way
+        self._is_closed = False  # and perhaps opened again
         self._has_begun = False  # something was called since it was closed
         # Who opens it or is let through, then who waits for that, in the order of their calls.
         self._line: deque[_Place] = deque()
@@ -75,10 +80,13 @@ class Home:
         """
         if not self._is_fixed:
             return await self._run_here(function)
-        loop = self._choose(claim=claim)
-        if loop is asyncio._get_running_loop():
-            return await self._run_here(function)
-        return await _carry(loop, lambda: self._run_here(function))
+        loop, is_portal = self._choose(claim=claim)
+        try:
+            if loop is asyncio._get_running_loop():
+                return await self._run_here(function)
+            return await _carry(loop, lambda: self._run_here(function))
+        finally:
+            self._end_call(is_portal=is_portal)
 
     async def close(self, close_backend: Callable[[], Awaitable[None]]) -> None:
         """Close the backend where it is open; the next call opens it again."""
@@ -88,15 +96,19 @@ class Home:
             return
         if not self._has_begun:
             return
-        loop = self._choose(claim=False)  # the portal where the home has ended
-        if loop is asyncio._get_running_loop():
-            await close_backend()
-        else:
-            await _carry(loop, close_backend)
-        with self._lock:
-            if self._loop is loop:
-                self._loop = None
-                self._is_open = self._has_begun = False
+        loop, is_portal = self._choose(claim=False)  # the portal where the home has ended
+        try:
+            if loop is asyncio._get_running_loop():
+                await close_backend()
+            else:
+                await _carry(loop, close_backend)
+            with self._lock:
+                if self._loop is loop:
+                    self._loop = None
+                    self._is_open = self._has_begun = False
+                    self._is_closed = True
+        finally:
+            self._end_call(is_portal=is_portal)
 
     def end(self, *, is_needed: bool) -> None:
         """Leave the running event loop, which ends; if `is_needed` the portal is next at once."""
@@ -106,19 +118,44 @@ class Home:
             self._loop = None
             self._is_open = False
             self._line.clear()
+            self._leave_portal()
         if is_needed:
-            loop = self._choose(claim=False)
-            asyncio.run_coroutine_threadsafe(_ensure(lambda: self._run_here(_nothing)), loop)
+            loop, is_portal = self._choose(claim=False)
+            job = asyncio.run_coroutine_threadsafe(_ensure(lambda: self._run_here(_nothing)), loop)
+            job.add_done_callback(lambda _: self._end_call(is_portal=is_portal))
 
-    def _choose(self, *, claim: bool) -> asyncio.AbstractEventLoop:
+    def _choose(self, *, claim: bool) -> tuple[asyncio.AbstractEventLoop, bool]:
+        """Return the home for a call, and whether it is the portal; `_end_call` must follow."""
         running = asyncio._get_running_loop()
         with self._lock:
             if self._loop is None or not self._loop.is_running():
                 self._is_open = False
                 self._line.clear()  # of tasks of a loop that has ended
-                self._loop = running if claim and running is not None else _portal.loop()
+                self._leave_portal()
+                if claim and running is not None:
+                    self._loop = running
+                else:
+                    self._loop = _portal.hold()
+                    self._is_in_portal = True
             self._has_begun = True
-            return self._loop
+            self._calls += 1
+            if self._is_in_portal:
+                _portal.hold()
+            return self._loop, self._is_in_portal
+
+    def _end_call(self, *, is_portal: bool) -> None:
+        with self._lock:
+            self._calls -= 1
+            if self._is_closed and self._is_in_portal and not (self._calls or self._is_open):
+                self._loop = None
+                self._leave_portal()
+        if is_portal:
+            _portal.let_go()
+
+    def _leave_portal(self) -> None:
+        if self._is_in_portal:
+            self._is_in_portal = False
+            _portal.let_go()
 
     async def _run_here(self, function: Callable[[], Awaitable[T]]) -> T:
         if self._line or not self._is_open:
@@ -172,27 +209,61 @@ class _Place:
 
 
 class _Portal:
-    """One daemon thread with an event loop, made when it is first needed."""
+    """One daemon thread with an event loop, as long as a home is there or a call on its way."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._holders = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         _fork.in_child(self, _Portal.__init__)
 
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """Return its running loop."""
+    def hold(self) -> asyncio.AbstractEventLoop:
+        """Return its running loop; to be let go."""
         with self._lock:
+            self._holders += 1
             if self._loop is None or not self._loop.is_running():
                 loop = self._loop = asyncio.new_event_loop()
                 is_running = threading.Event()
                 loop.call_soon(is_running.set)
-                thread = threading.Thread(
-                    target=loop.run_forever, name="channels-layers-portal", daemon=True
+                self._thread = threading.Thread(
+                    target=_serve, args=(loop,), name="channels-layers-portal", daemon=True
                 )
-                thread.start()
+                self._thread.start()
                 is_running.wait()
-                atexit.register(_stop, loop, thread)
+                atexit.register(_stop, loop, self._thread)
             return self._loop
+
+    def let_go(self) -> None:
+        """End the thread if nobody else holds it."""
+        with self._lock:
+            if not self._holders:  # a forked child goes on with a call of its parent
+                return
+            self._holders -= 1
+            if self._holders:
+                return
+            loop, self._loop = self._loop, None
+            thread, self._thread = self._thread, None
+            atexit.unregister(_stop)
+        if loop is None or thread is None or not thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(_finish(), loop)
+        if thread is not threading.current_thread():
+            thread.join(timeout=_ENDING_S)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+async def _finish() -> None:
+    """End what is left in the running loop, then the loop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    asyncio.get_running_loop().stop()
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
@@ -200,9 +271,7 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     if not thread.is_alive():  # a forked child has the loop, but not its thread
         return
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(timeout=1.0)  # seconds; it only has to come round once
-    if not loop.is_running():
-        loop.close()
+    thread.join(timeout=_ENDING_S)
 
 
 _portal = _Portal()

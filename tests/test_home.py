@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 import trio
 
-from channels_layers import BackendTimeout, ChannelLayer, UnsupportedByBackend
+from channels_layers import BackendTimeout, ChannelLayer, LayerClosed, UnsupportedByBackend
 from channels_layers.options import LayerOptions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -204,6 +206,49 @@ def test_a_forked_child_has_a_portal_of_its_own():
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert asyncio.run(layer.receive("jobs")) == {"n": 1}
+
+
+def portals():
+    return [thread for thread in threading.enumerate() if thread.name == PORTAL]
+
+
+def test_the_portal_ends_with_the_last_layer_that_needs_it():
+    before = portals()
+    first, second = make_layer()[0], make_layer()[0]
+    for layer in (first, second):
+        asyncio.run(layer.send("jobs", {}))
+    asyncio.run(first.close())
+    assert portals()
+    asyncio.run(second.send("jobs", {}))
+    asyncio.run(second.close())
+    assert portals() == before
+    asyncio.run(second.send("jobs", {}))  # opens again
+    asyncio.run(second.close())
+    assert portals() == before
+
+
+def test_calls_that_meet_the_end_of_the_portal_go_on():
+    layer, _ = make_layer(timeout=30)
+    before, errors = portals(), []
+
+    def work(call):
+        try:
+            for _ in range(50):
+                with suppress(LayerClosed):  # it closes at this moment
+                    asyncio.run(call())
+        except BaseException as exc:
+            errors.append(exc)
+            raise
+
+    send = partial(layer.send, "jobs", {})
+    threads = [threading.Thread(target=work, args=(call,)) for call in (send, send, layer.close)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors
+    asyncio.run(layer.close())
+    assert portals() == before
 
 
 def test_a_program_that_used_the_portal_ends_silently():

@@ -137,7 +137,7 @@ def test_a_stalled_server_is_an_error(server, kind):
             server.go_on()
         return "sent"
 
-    mine, peer = both(told, ours(server.url, timeout=0.5), theirs(kind, [server.url]))
+    mine, peer = both(told, ours(server.url, timeout=2), theirs(kind, [server.url]))
     assert mine == "told"
     assert peer == "not told"
 
