@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -51,8 +52,7 @@ class Server:
         return f"ws://{self.address}"
 
     def __enter__(self) -> Server:
-        # To append: the position in the file is shared, and reading moves it.
-        self._printed = tempfile.TemporaryFile(mode="a+", encoding="utf-8")
+        self._printed = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             self.command(),
             stdin=subprocess.DEVNULL,
@@ -99,5 +99,7 @@ class Server:
         raise RuntimeError(f"the server did not start:\n{self.output}")
 
     def _read(self) -> None:
-        self._printed.seek(0)
-        self.output = self._printed.read()
+        # At a place: the position in the file is shared with those who write, and must not move.
+        size_bytes = os.fstat(self._printed.fileno()).st_size
+        printed = os.pread(self._printed.fileno(), size_bytes, 0)
+        self.output = printed.decode(errors="replace")
