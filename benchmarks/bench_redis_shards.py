@@ -24,17 +24,23 @@ from _redis import (
     Stream,
     bare_client,
     bare_server,
+    inbox_of,
     opened_over,
     reason_to_leave_out,
     redis_servers,
 )
 from _samples import SMALL
 
-QUESTION = "How many messages a second go over one shard, and over three?"
+from channels_layers.redis._hosts import addresses as addresses_of
+from channels_layers.redis._shards import ShardRing
+
+QUESTION = "How much goes over one shard, and over three?"
 SHARDS = (1, 3)
 SENDERS = 50  # tasks; and commands in a pipeline by hand
 READERS = 12  # layers of the process that reads, so that some have each shard for their home
 CAPACITY = 1_000_000  # of a channel: nothing is refused
+GROUPS = 12  # so that some have each shard for their own; a task sends to each
+PREFIX = "shards"
 
 #: Opens the writers, told the servers and the channels; gives what sends so many messages.
 Writing: TypeAlias = Callable[
@@ -183,8 +189,50 @@ async def by_hand(options: Options, shards: int, count: int) -> AsyncIterator[Ro
         yield one_round
 
 
+@asynccontextmanager
+async def fan_out(shards: int, clients: int, count: int) -> AsyncIterator[Round]:
+    """Send to groups of many clients, of which nothing but their inboxes is there."""
+    with redis_servers(shards) as addresses, ExitStack() as stack:
+        servers = [stack.enter_context(bare_server(address)) for address in addresses]
+        ring = ShardRing([address.label for address in addresses_of(addresses)])
+        names = [f"client{number}" for number in range(clients)]
+        inboxes = [(servers[ring.of(name)], inbox_of(PREFIX, name)) for name in names]
+        async with opened_over(OURS, addresses, prefix=PREFIX) as layer:
+            for server, inbox in inboxes:
+                server.xadd(inbox, {"W": ""})
+            for group in range(GROUPS):
+                for name in names:
+                    await layer.group_add(f"group{group}", f"specific.{name}!member")
+
+            async def send_some(group: int) -> None:
+                for _ in range(count // GROUPS):
+                    await layer.group_send(f"group{group}", SMALL)
+
+            async def one_round() -> Sample:
+                for server, inbox in inboxes:
+                    server.xtrim(inbox, maxlen=0, approximate=False)
+                before = [cpu_of(server) for server in servers]
+                started, cpu = time.perf_counter(), time.process_time()
+                async with anyio.create_task_group() as tasks:
+                    for group in range(GROUPS):
+                        tasks.start_soon(send_some, group)
+                seconds = time.perf_counter() - started
+                cpu = time.process_time() - cpu
+                busy = [cpu_of(server) - was for server, was in zip(servers, before, strict=True)]
+                copies = sum(server.xlen(inbox) for server, inbox in inboxes)
+                assert copies == count // GROUPS * GROUPS * clients
+                return {
+                    "copies": copies / seconds,
+                    "CPU of the writer": 100 * cpu / seconds,
+                    "CPU of the busiest server": 100 * max(busy) / seconds,
+                }
+
+            yield one_round
+
+
 def cases(options: Options) -> list[Case]:
-    """One table."""
+    """One table where the clients are the limit, and one where the servers are."""
+    clients, sends = options.pick(300, 5), options.pick(600, 24)
     count, few = options.pick(12_000, 300), options.pick(1_200, 300)
     missing = reason_to_leave_out()
     sizes = {OURS: count} if missing else {OURS: count, CORE: few}
@@ -237,7 +285,35 @@ def cases(options: Options) -> list[Case]:
                 else f"left out: {CORE} over more than one shard, where it sends to "
                 "process-specific channels of other shards than those where it reads them",
             ],
-        )
+        ),
+        Case(
+            title=f"{GROUPS} tasks that send to groups of {clients} clients: work for the servers",
+            figures=[
+                Figure("copies", "1/s"),
+                *(
+                    Figure(f"CPU of the {who}", "% of a core", less_is_better=True)
+                    for who in ("writer", "busiest server")
+                ),
+            ],
+            contenders=[
+                Contender(
+                    f"{OURS}, shards: {shards}",
+                    partial(fan_out, shards, clients, sends),
+                    LOOPS_OF[OURS],
+                )
+                for shards in SHARDS
+            ],
+            baselines=[f"{OURS}, shards: {one}"],
+            targets=[
+                Target(
+                    figure="copies",
+                    contender=f"{OURS}, shards: {three}",
+                    times=1.2,
+                    than=f"{OURS}, shards: {one}",
+                )
+            ],
+            notes=["of the clients only their inbox streams are there; nobody reads them"],
+        ),
     ]
 
 
