@@ -11,6 +11,7 @@ local function make(name)
     discard = load_groups,
     notify = load_groups,
     publish = load_groups,
+    owners = load_groups,
     copy = load_groups,
     members = load_groups,
   }
