@@ -94,6 +94,7 @@ class Home:
             await close_backend()  # also where it was being opened, and that was cancelled
             self._is_open = False
             return
+        self._is_closed = True  # before the look: a call may begin at this moment
         if not self._has_begun:
             return
         loop, is_portal = self._choose(claim=False)  # the portal where the home has ended
@@ -106,7 +107,6 @@ class Home:
                 if self._loop is loop:
                     self._loop = None
                     self._is_open = self._has_begun = False
-                    self._is_closed = True
         finally:
             self._end_call(is_portal=is_portal)
 
