@@ -271,14 +271,10 @@ class RedisBackend(Backend):
         Raises:
             ServerSilent: some may have got it, but not those of a shard that does not answer.
         """
-        turn, spread = self._spreading.begin(session.call), Spread(new_waiter())
+        turn, spread = self._spreading.begin(), Spread(new_waiter())
 
         def published(result: list[Any]) -> None:
-            self._spreading.ready(turn, lambda: send_copies(*result))
-
-        def send_copies(
-            is_mine: int, last: bytes, others: list[bytes], unowned: list[bytes]
-        ) -> None:
+            is_mine, last, others, unowned = result
             for channel in unowned:
                 self._queue_copy(session, channel.decode(), payload)
             by_shard: dict[int, list[str]] = {}
@@ -296,10 +292,10 @@ class RedisBackend(Backend):
             spread.go_on()
 
         try:
-            await shard.lane.do("owners", group, then=published)
-        except BaseException:
+            await self._spreading.before(turn)
+            await shard.lane.do("publish", group, self._expiry_ms, payload, then=published)
+        finally:
             self._spreading.end(turn)
-            raise
         await spread.arrived(self._options.timeout)
 
     def _queue_copy(self, session: Session, channel: str, payload: bytes) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -44,86 +40,47 @@ class Versions:
         self._known.clear()
 
 
-class Turn:
-    """One group message that is not on its way to all shards yet."""
-
-    def __init__(self, ends_at: float, call: Callable[[Callable[[], None]], None]) -> None:
-        self.ends_at = ends_at  # of the monotonic clock; then nobody waits for it any more
-        self.call = call  # calls something in the home loop
-        self.act: Callable[[], None] | None = None  # sends the copies
-        self.waiting: list[LoopWaiter] = []  # for its end
-
-
 class Spreading:
-    """Group messages that are not on their way to all shards yet, in the order of their calls.
+    """Group messages that are not on their way to all shards yet; what is sent later waits.
 
-    Copies can go only when the group's own shard has said who the members are. What its answers
-    bring is done in the order of the calls, and other messages that are sent meanwhile wait, for
-    as long as a call may take: whoever sent may have gone with its event loop.
+    Copies for the members that live at other shards can go only when the group's own shard has
+    said who they are. A message that is sent meanwhile must not overtake them, for as long as a
+    call may take: whoever sent may have gone with its event loop.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._turns: deque[Turn] = deque()
+        self._turns: list[list[LoopWaiter]] = []  # who waits for the end of each, in order
 
-    def begin(self, call: Callable[[Callable[[], None]], None]) -> Turn:
-        """Get in line; `call` calls something in the home loop."""
-        turn = Turn(time.monotonic() + self._seconds, call)
+    def begin(self) -> list[LoopWaiter]:
+        """Get in line; `end` it."""
+        turn: list[LoopWaiter] = []
         with self._lock:
             self._turns.append(turn)
         return turn
 
-    def ready(self, turn: Turn, act: Callable[[], None]) -> None:
-        """Let `act` send the copies when all before it are on their way; in the home loop."""
-        with self._lock:
-            is_in_line = turn in self._turns
-            turn.act = act
-        if not is_in_line:  # nobody waits for it any more
-            act()
-            return
-        self._go_on()
-
-    def end(self, turn: Turn) -> None:
-        """Let go of a message that is not to be sent, or took too long."""
-        with self._lock:
-            if turn not in self._turns:
-                return
-            self._turns.remove(turn)
-        wake(turn.waiting)
-        turn.call(self._go_on)
-
-    async def before(self) -> None:
-        """Wait until all that is in line now is on its way."""
+    async def before(self, turn: list[LoopWaiter] | None = None) -> None:
+        """Wait until all that is before `turn`, or now in line, is on its way."""
         with self._lock:
             earlier = list(self._turns)
-        for turn in earlier:
-            await self._ended(turn)
-
-    def _go_on(self) -> None:
-        while True:
-            with self._lock:
-                if not self._turns:
-                    return
-                first = self._turns[0]
-            left_s = first.ends_at - time.monotonic()
-            if first.act is None and left_s > 0:
-                asyncio.get_running_loop().call_later(left_s, self._go_on)
+        for other in earlier:
+            if other is turn:
                 return
-            try:
-                if first.act is not None:
-                    first.act()
-            finally:
-                with self._lock, contextlib.suppress(ValueError):  # another thread was faster
-                    self._turns.remove(first)
-                wake(first.waiting)
+            await self._ended(other)
 
-    async def _ended(self, turn: Turn) -> None:
+    def end(self, turn: list[LoopWaiter]) -> None:
+        """It is on its way to all shards."""
         with self._lock:
-            if turn not in self._turns:
+            self._turns = [other for other in self._turns if other is not turn]
+        wake(turn)
+
+    async def _ended(self, turn: list[LoopWaiter]) -> None:
+        with self._lock:
+            if all(other is not turn for other in self._turns):
                 return
             waiter = new_waiter()
-            turn.waiting.append(waiter)
+            turn.append(waiter)
         with anyio.move_on_after(self._seconds):
             await waiter
             return

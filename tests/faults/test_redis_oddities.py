@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 
 import pytest
+from redis_proxy import Proxy
 from redis_servers import Cluster, RedisServer
 from test_redis_connections import opened
 
@@ -259,3 +260,33 @@ def test_a_loop_that_was_closed_while_it_sent_holds_nobody_up(shards):
             del abandoned
 
     asyncio.run(main())
+
+
+def test_calls_at_one_time_keep_their_order_over_several_shards(shards):
+    """Direct messages and those to groups of all shards; the way to one of them is slow."""
+
+    async def main(urls):
+        async with (
+            RedisChannelLayer(urls, "test", capacity=1000) as here,
+            RedisChannelLayer(urls, "test", capacity=1000) as there,
+        ):
+            channel, groups = await there.new_channel(), [f"group{n}" for n in range(12)]
+            for group in groups:
+                await here.group_add(group, channel)
+            for slow in proxies:
+                slow.delay = lambda: 0.005
+                calls = [
+                    here.send(channel, {"n": n})
+                    if n % 3 == 0
+                    else here.group_send(groups[n % 12], {"n": n})
+                    for n in range(60)
+                ]
+                await asyncio.gather(*calls)
+                assert [(await there.receive(channel))["n"] for _ in calls] == list(range(60))
+                slow.delay = lambda: 0.0
+
+    with ExitStack() as stack:
+        proxies = [Proxy(server.port) for server in shards.servers]
+        for proxy in proxies:
+            stack.callback(proxy.close)
+        asyncio.run(main([proxy.url for proxy in proxies]))

@@ -11,7 +11,6 @@ local function make(name)
     discard = load_groups,
     notify = load_groups,
     publish = load_groups,
-    owners = load_groups,
     copy = load_groups,
     members = load_groups,
   }

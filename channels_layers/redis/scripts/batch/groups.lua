@@ -115,28 +115,17 @@ local function load_groups()
     return id
   end
 
-  -- Send to a group whose members are all here: group, lifetime, payload.
-  -- {1 if the caller has members, its newest entry, [], channels of no client}
+  -- Send to a group: group, lifetime, payload. Clients whose inbox is here get their copy.
+  -- {1 if the caller has members, its newest entry, other clients, channels of no client}
   function operations.publish(group, lifetime, payload)
-    local found = operations.owners(group)
-    local words = 'G ' .. group .. ' ' .. text(now + tonumber(lifetime))
-    for _, owner in ipairs(found[3]) do
-      copy(owner, words, payload)
-    end
-    found[3] = {}
-    return found
-  end
-
-  -- Who gets a message to a group: group.
-  -- {1 if the caller has members, its newest entry here, other clients, channels of no client}
-  function operations.owners(group)
     local members, owners = group_keys(group)
     call('ZREMRANGEBYSCORE', members, '-inf', text(now))
     local is_mine, others = 0, {}
+    local words = 'G ' .. group .. ' ' .. text(now + tonumber(lifetime))
     for _, owner in ipairs(call('HKEYS', owners)) do
       if owner == me then
         is_mine = 1
-      else
+      elseif not copy(owner, words, payload) then
         others[#others + 1] = owner
       end
     end
@@ -144,7 +133,7 @@ local function load_groups()
     return {is_mine, last_entry(), others, unowned}
   end
 
-  -- The same for clients that the group's shard knows to have members: group, lifetime, payload, clients.
+  -- The same for clients that another shard knows to have members: group, lifetime, payload, clients.
   -- {the caller's newest entry}
   function operations.copy(group, lifetime, payload, ...)
     local words = 'G ' .. group .. ' ' .. text(now + tonumber(lifetime))
