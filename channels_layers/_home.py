@@ -21,6 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from . import _fork
 from ._loops import LoopWaiter, new_waiter, wake
@@ -28,6 +29,7 @@ from .errors import BackendTimeout
 
 T = TypeVar("T")
 
+_LOOK_S: Final = 1.0  # between two looks whether the home still runs
 _ENDING_S: Final = 1.0  # for the portal's loop to come round, which takes no time
 
 
@@ -51,12 +53,13 @@ class Home:
         self._open_backend = open_backend
         self._be_open = be_open
         self._is_fixed = is_fixed
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = False
         self._is_in_portal = False
         self._calls = 0  # on their way
         self._is_closed = False  # and perhaps opened again
+        self._carried: set[object] = set()  # calls of other loops that have not begun in the home
         self._has_begun = False  # something was called since it was closed
         # Who opens it or is let through, then who waits for that, in the order of their calls.
         self._line: deque[_Place] = deque()
@@ -67,7 +70,13 @@ class Home:
         loop = self._loop
         if self._is_fixed and (loop is None or not loop.is_running()):
             return False
-        return self._is_open and not self._line
+        return self._is_open and not (self._line or self._carried)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was a loop that does not run any more, and has not said so."""
+        loop = self._loop
+        return loop is not None and not loop.is_running()
 
     async def run(self, function: Callable[[], Awaitable[T]], *, claim: bool = False) -> T:
         """Call `function` in the home, with the backend open, and return its result.
@@ -84,9 +93,26 @@ class Home:
         try:
             if loop is asyncio._get_running_loop():
                 return await self._run_here(function)
-            return await _carry(loop, lambda: self._run_here(function))
+            return await self._carry_over(loop, function)
         finally:
             self._end_call(is_portal=is_portal)
+
+    async def _carry_over(
+        self, loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[T]]
+    ) -> T:
+        call = object()
+        self._carried.add(call)  # what is called later must not come before it
+
+        async def begin() -> T:
+            if self._line or not self._is_open:
+                await self._pass_door()
+            asyncio.get_running_loop().call_soon(self._carried.discard, call)
+            return await function()
+
+        try:
+            return await _carry(loop, begin)
+        finally:
+            self._carried.discard(call)
 
     async def close(self, close_backend: Callable[[], Awaitable[None]]) -> None:
         """Close the backend where it is open; the next call opens it again."""
@@ -119,7 +145,7 @@ class Home:
             self._is_open = False
             self._line.clear()
             self._leave_portal()
-        if is_needed:
+        if is_needed and not _portal.is_ending:
             loop, is_portal = self._choose(claim=False)
             job = asyncio.run_coroutine_threadsafe(_ensure(lambda: self._run_here(_nothing)), loop)
             job.add_done_callback(lambda _: self._end_call(is_portal=is_portal))
@@ -199,6 +225,46 @@ class Home:
             self._be_open()
 
 
+class Watch:
+    """Receivers' event loops, which notice that a home was stopped or closed without a word."""
+
+    def __init__(
+        self,
+        home: Home,
+        is_needed: Callable[[], bool],
+        take_over: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Watch nothing yet.
+
+        Args:
+            home: What is watched.
+            is_needed: Says whether anybody waits.
+            take_over: Makes the running loop the home.
+        """
+        self._home = home
+        self._is_needed = is_needed
+        self._take_over = take_over
+        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self) -> None:
+        """Let the running event loop watch, as long as anybody waits."""
+        loop = asyncio._get_running_loop()
+        if loop is not None and loop not in self._loops:
+            self._loops.add(loop)
+            loop.call_later(_LOOK_S, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_needed():
+            self._loops.discard(loop)
+            return
+        loop.call_later(_LOOK_S, self._look, loop)
+        if self._home.is_gone:
+            task = loop.create_task(self._take_over())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
 class _Place:
     """One call in line before the door of a backend; without a waiter it may go on."""
 
@@ -212,10 +278,11 @@ class _Portal:
     """One daemon thread with an event loop, as long as a home is there or a call on its way."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._holders = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self.is_ending = False  # with the interpreter
         _fork.in_child(self, _Portal.__init__)
 
     def hold(self) -> asyncio.AbstractEventLoop:
@@ -257,20 +324,31 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-async def _finish() -> None:
+async def _finish(*, are_calls_cut: bool = True) -> None:
     """End what is left in the running loop, then the loop."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if not are_calls_cut:
+        tasks = {task for task in tasks if not _is_call(task)}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # in which the connections that they have closed are let go of
     asyncio.get_running_loop().stop()
 
 
+def _is_call(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "cr_code", None) is _ensure.__code__
+
+
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    """End the portal before the interpreter takes its modules away."""
+    """End the portal before the interpreter takes its modules away.
+
+    Calls that daemon threads still wait for are left alone: they could only complain.
+    """
     if not thread.is_alive():  # a forked child has the loop, but not its thread
         return
-    loop.call_soon_threadsafe(loop.stop)
+    _portal.is_ending = True
+    asyncio.run_coroutine_threadsafe(_finish(are_calls_cut=False), loop)
     thread.join(timeout=_ENDING_S)
 
 

@@ -111,6 +111,26 @@ def wake_one(waiter: LoopWaiter) -> None:
         _wake_elsewhere(waiter)
 
 
+async def wait_up_to(waiter: LoopWaiter, seconds: float) -> None:
+    """Wait for a waiter of the running loop to be woken, or for so long.
+
+    Cancellation:
+        It can be woken no more.
+    """
+    if isinstance(waiter, TrioWaiter):
+        import trio
+
+        with trio.move_on_after(seconds):
+            await waiter
+        return
+    # No cancel scope, since the garbage collector may throw away whoever waits.
+    timer = waiter.get_loop().call_later(seconds, _set, waiter)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+
+
 def wake_soon(waiter: LoopWaiter) -> None:
     """Let a `waiter` of the running loop go on when the loop has come round."""
     if isinstance(waiter, TrioWaiter):
@@ -255,9 +275,15 @@ def _is_open(scope: trio.CancelScope) -> bool:
 
 def is_lost(waiter: LoopWaiter) -> bool:
     """Say whether `waiter` can never go on: it was cancelled, or its loop is closed."""
+    cancelled = waiter.is_cancelled if isinstance(waiter, TrioWaiter) else waiter.cancelled()
+    return cancelled or has_ended(waiter)
+
+
+def has_ended(waiter: LoopWaiter) -> bool:
+    """Say whether the loop of `waiter` is closed."""
     if isinstance(waiter, TrioWaiter):
-        return waiter.is_cancelled or not _run_in_trio(waiter.token, _nothing)
-    return waiter.cancelled() or waiter.get_loop().is_closed()
+        return not _run_in_trio(waiter.token, _nothing)
+    return waiter.get_loop().is_closed()
 
 
 def abandon(waiter: LoopWaiter) -> None:

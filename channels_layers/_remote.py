@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from anyio import fail_after
+from anyio import fail_after, move_on_after, sleep
 
 from ._client import Inside, LocalClient
-from ._core.mailbox import Line, Mailbox, Waiter
-from ._core.names import client_of
+from ._core.mailbox import Line, Mailbox, Place, Waiter
+from ._core.names import client_of, non_local_part
+from ._core.patience import Asking, Patience
 from ._core.statistics import Statistics
-from ._home import Home
-from ._turns import Turns
+from ._home import Home, Watch
+from ._turns import Turn, Turns
 from .backend import NOTHING_AT_ONCE, Prompt
 from .errors import BackendTimeout, BackendUnavailable, ForeignChannel, LayerClosed
 
@@ -23,7 +25,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TAKEN_PER_PAUSE: Final = 64  # messages taken without waiting before other tasks get a turn
+_POLL_S: Final = 0.01  # between two looks whether something has come
+_PATIENCE: Final = 0.1  # of the time for a call; what waits here waits so long for the backend
 _MOST_KNOWN: Final = 4096  # names of channels remembered; then they are checked again
+
+
+class Opened:
+    """For which client of a layer its backend was opened last; it serves one at a time."""
+
+    def __init__(self) -> None:
+        self.client_id = ""  # none yet
 
 
 class Remote:
@@ -38,6 +49,7 @@ class Remote:
         backend: Backend,
         client_id: str,
         inside: Inside,
+        opened: Opened,
         before_open: Callable[[], Awaitable[None]],
     ) -> None:
         """Make a client that is not attached yet.
@@ -46,6 +58,7 @@ class Remote:
             backend: Connects it to the others.
             client_id: Its id.
             inside: The layer.
+            opened: Of the layer, for all its clients.
             before_open: Is awaited before the backend is opened.
         """
         self.id = client_id
@@ -57,16 +70,19 @@ class Remote:
             adrift=self._take_over,
         )
         self.keeps_accounts = backend.keeps_accounts
-        self.turns = Turns()
+        self.turns = Turns(type(backend).__name__, inside.options.timeout)
         self._backend = backend
         self._exchange = inside.exchange
         self._exchange.mailboxes.groups.ended = []
         self._lock = inside.lock
         self._clock = inside.clock
         self._timeout = inside.options.timeout
+        self._opened = opened
         self._before_open = before_open
         self._home = Home(self._open, self._be_open, is_fixed=backend.has_home)
+        self._watch = Watch(self._home, self._is_needed, self._take_over_here)
         self._be_prompt(NOTHING_AT_ONCE)
+        self._patience = Patience()
         self._taken = 0
         self._takeable: set[str] = set()  # names that were checked
         self.capacities: dict[str, int] = {}  # by channel that lives elsewhere, and was sent to
@@ -124,13 +140,21 @@ class Remote:
         with self._lock:
             lines = list(self._exchange.mailboxes.lines())
         self.demand(lines)
-        await self._home.close(self._backend.close)
+        await self._home.close(self._close_backend)
+
+    def _is_needed(self) -> bool:
+        if self._is_left:
+            return False
+        with self._lock:
+            return any(line.waiting for line in self._exchange.mailboxes.lines())
 
     def _take_over(self) -> None:
         """Go on elsewhere if the home ends while receivers of other event loops wait."""
-        with self._lock:
-            is_needed = any(line.waiting for line in self._exchange.mailboxes.lines())
-        self._home.end(is_needed=is_needed and not self._is_left)
+        self._home.end(is_needed=self._is_needed())
+
+    async def _take_over_here(self) -> None:
+        with suppress(BackendUnavailable, LayerClosed):  # it is tried again
+            await self.ready(stay=True)
 
     # Messages
 
@@ -155,6 +179,22 @@ class Remote:
             return False, None
         with self._lock:
             return self._exchange.offer_here(channel, payload, self._clock())
+
+    async def in_turn(self, send: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Call what sends to an own channel when it cannot overtake anything.
+
+        Raises:
+            BackendUnavailable: what was sent before took too long; nothing was done.
+        """
+        turn = await self.turns.begin(is_direct=True)
+        try:
+            if not turn.has_waited:
+                await send(*args)
+                return
+            with self._in_time(turn):
+                await send(*args)
+        finally:
+            self.turns.end(turn)
 
     def is_home_of(self, channel: str) -> bool:
         """Say whether `channel` lives in this client, and the backend is open for it."""
@@ -200,9 +240,48 @@ class Remote:
             if isinstance(line, Mailbox):
                 line.is_staging = True
 
+    def asking(self, channels: Sequence[str]) -> Asking | None:
+        """Return which of `channels` the backend is to be asked for, before any is served."""
+        if len(channels) == 1:
+            return None
+        elsewhere = [name for name in channels if not self.owns(name)]
+        if not elsewhere:
+            return None
+        last_served = self._exchange.mailboxes.last_served
+        with self._lock:
+            served = {name: last_served(name) for name in channels}
+        latest = max(served.values())
+        return self._patience.asking(
+            {name: served[name] for name in elsewhere}, latest, self._clock()
+        )
+
+    async def ask(self, place: Place, asking: Asking) -> bool:
+        """Let messages come that wait in the backend for `place`.
+
+        Returns:
+            Whether they can come; False where the backend cannot be reached, or not in time.
+        """
+        began_at = self._clock()
+        is_prepared, more_s = False, 0.0
+        with suppress(BackendUnavailable), move_on_after(self._timeout * _PATIENCE):
+            await self.prepare(place.lines)
+            is_prepared = True
+            self.listen()
+            self.demand([line for line in place.lines if line.name in asking.names])
+            more_s = await self.run(self._backend.answer, tuple(asking.names))
+        ends_at = self._clock() + more_s
+        while place.mailbox is None and self._clock() < ends_at:  # noqa: ASYNC110  # it is granted
+            await sleep(min(more_s, _POLL_S))
+        served = None if place.mailbox is None else place.mailbox.name
+        if served is not None and served not in asking.names:
+            family = non_local_part(served)
+            served = family if family in asking.names else served
+        self._patience.note(asking, served, began_at, self._clock())
+        return is_prepared
+
     def demand(self, lines: Iterable[Line]) -> None:
         """Tell the backend how many receivers wait at `lines`, and give back what none wants."""
-        for line in lines:
+        for line in sorted(lines, key=_last_served):  # who was served last is asked for last
             if self.owns(line.name):
                 continue
             with self._lock:
@@ -232,13 +311,17 @@ class Remote:
 
     async def group_send(self, group: str, payload: bytes) -> None:
         """Send to all members, here and elsewhere; tell the backend before which have ended."""
-        with self._lock:
-            ended = self._exchange.take_ended()
-        turn = await self.turns.begin_group()
+        turn = await self.turns.begin(is_direct=False)
         try:
-            for ended_group, channel in ended:
-                await self.run(self._backend.group_discard, ended_group, channel)
-            await self.run(self._backend.group_send, group, payload)
+            with self._lock:
+                ended = self._exchange.take_ended()
+            if not (ended or turn.has_waited):
+                await self.run(self._backend.group_send, group, payload)
+                return
+            with self._in_time(turn):
+                for ended_group, channel in ended:
+                    await self.run(self._backend.group_discard, ended_group, channel)
+                await self.run(self._backend.group_send, group, payload)
         finally:
             self.turns.end(turn)
 
@@ -252,18 +335,38 @@ class Remote:
         """Return the numbers of all clients together."""
         return await self.run(self._backend.statistics, channel)
 
+    @contextmanager
+    def _in_time(self, turn: Turn) -> Iterator[None]:
+        """Keep what is done in a turn within the time of its call.
+
+        Raises:
+            BackendTimeout: it took too long; it may have been done.
+        """
+        try:
+            with fail_after(turn.ends_at - time.monotonic()):
+                yield
+        except TimeoutError as exc:
+            raise BackendTimeout(type(self._backend).__name__) from exc
+
     def _check_here(self) -> None:
         if self._is_left:
             raise LayerClosed
 
     async def _open(self) -> None:
         await self._before_open()
-        backend = self._backend
         self._check_here()
-        await backend.open(self.client)
-        if self._is_left:
-            await backend.close()
+        self._opened.client_id = self.id
+        try:
+            await self._backend.open(self.client)
+        finally:
+            if self._is_left:
+                await self._close_backend()
         self._check_here()
+
+    async def _close_backend(self) -> None:
+        """Close the backend, unless a later client of the layer has it by now."""
+        if self._opened.client_id in ("", self.id):
+            await self._backend.close()
 
     def _be_open(self) -> None:
         if self._backend.keeps_accounts and not self._is_left:
@@ -276,10 +379,14 @@ class Remote:
         self.must_look = prompt.catch_up is not NOTHING_AT_ONCE.catch_up  # for what has arrived
         self.catch_up = prompt.catch_up
         self.see_flush = prompt.see_flush
-        self.listen = prompt.listen
+        self.listen = self._watch.add if self._backend.has_home else prompt.listen
         self._take_now = prompt.take_now
         self._is_idle = prompt.is_idle
 
 
 async def _nothing() -> None:
     pass
+
+
+def _last_served(line: Line) -> int:
+    return line.served

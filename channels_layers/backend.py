@@ -18,6 +18,8 @@ from ._core.ledger import Ledger
 from ._core.statistics import Statistics
 from .guarantees import Guarantees
 
+_MOMENT_S: Final = 0.01  # in which an answer comes over a network nearby
+
 # ("message", channel, payload), ("group", group, payload), ("added", channel, group as bytes) or
 # ("discarded", channel, group as bytes), each with the seconds that it has left.
 Arrival: TypeAlias = tuple[str, str, bytes, float]
@@ -209,6 +211,17 @@ class Backend(Protocol):
             letters: Payloads and the seconds that each has left, oldest first.
         """
         ...
+
+    async def answer(self, channels: Iterable[str]) -> float:
+        """Wait until what is wanted of `channels`, and is there, has been delivered.
+
+        A receiver of several channels asks for this now and then, before it takes a message of
+        another one that is in this process already.
+
+        Returns:
+            For how many seconds more that may still come; a moment, if a backend knows no better.
+        """
+        return _MOMENT_S
 
     async def is_alive(self, client_id: str) -> bool:
         """Say whether another live client has this id."""

@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakValueDictionary
@@ -18,9 +19,10 @@ from ._core.exchange import Exchange
 from ._core.mailbox import Place, Waiter
 from ._core.messages import Message
 from ._core.names import check_channel, check_group, check_prefix, client_of
+from ._core.patience import Asking
 from ._core.statistics import Dropped, Statistics
 from ._loops import LoopWaiter, abandon, is_lost, new_waiter, pause, wake, wake_soon
-from ._remote import Remote
+from ._remote import Opened, Remote
 from .codecs.msgpack import decode, encode
 from .errors import (
     ChannelFull,
@@ -136,14 +138,11 @@ class ChannelLayer:
                 await self._offer(channel, payload)
                 return
             if remote.owns(check_channel(channel)):
-                await self._offer_shared(remote, channel, payload)
+                if not await self._offer_shared(remote, channel, payload):
+                    await remote.in_turn(remote.send, channel, payload, self._capacity(channel))
                 return
         elif remote.owns(check_channel(channel)):
-            turn = await remote.turns.begin_direct()
-            try:
-                await self._offer_shared(remote, channel, payload)
-            finally:
-                remote.turns.end(turn)
+            await remote.in_turn(self._send_shared, remote, channel, payload)
             return
         capacity = self._capacity(channel)
         remote.remember(channel, capacity)
@@ -170,11 +169,16 @@ class ChannelLayer:
         if exchange.unlogged:
             self._log_drops()
 
-    async def _offer_shared(self, remote: Remote, channel: str, payload: bytes) -> None:
-        """Queue a message on an own channel, to which other clients write as well."""
+    async def _send_shared(self, remote: Remote, channel: str, payload: bytes) -> None:
+        """Send to an own channel, to which other clients write as well."""
+        if not await self._offer_shared(remote, channel, payload):
+            await remote.send(channel, payload, self._capacity(channel))
+
+    async def _offer_shared(self, remote: Remote, channel: str, payload: bytes) -> bool:
+        """Queue a message on such a channel; False where it must go the way of all others."""
         if not remote.keeps_accounts:
             await self._offer(channel, payload)
-            return
+            return True
         self._checked_size(payload)
         try:
             is_queued, waiter = remote.offer_here(channel, payload)
@@ -182,13 +186,14 @@ class ChannelLayer:
             if self._exchange.heirs:
                 self._wake_heirs()
         if not is_queued:
-            await remote.send(channel, payload, self._capacity(channel))
-        elif waiter is not None:
+            return False
+        if waiter is not None:
             self._wake((waiter,))
         elif self._exchange.is_pause_due(channel):
             await self._pause()
         if self._exchange.unlogged:
             self._log_drops()
+        return True
 
     async def receive(self, channel: str) -> Message:  # noqa: C901  # one call for each message
         """Wait for the next message on `channel`.
@@ -498,6 +503,7 @@ class ChannelLayer:
         self._client = ""
         self._remote: Remote | None = None
         self._leaving: list[Remote] = []  # closed by close(), but not by their backend yet
+        self._opened = Opened()
         self._renew_client()
 
     def _begin_in_child(self) -> None:
@@ -519,7 +525,9 @@ class ChannelLayer:
                 wake=self._wake,
                 options=self._options,
             )
-            self._remote = Remote(self._backend, self._client, inside, self._leave_backend)
+            self._remote = Remote(
+                self._backend, self._client, inside, self._opened, self._leave_backend
+            )
 
     async def _leave_backend(self) -> None:
         """Let former clients of this layer leave the backend, which serves one at a time."""
@@ -548,21 +556,20 @@ class ChannelLayer:
         """Receive on any lines, be it behind others, or once more from the place of before."""
         exchange = self._exchange
         session = session or exchange.session
+        remote = self._remote
         is_first = place is None
         while True:
-            if self._remote is not None:
-                self._remote.catch_up()
-            with self._lock:
-                if exchange.session is not session:
-                    raise LayerClosed
-                if place is None:
-                    place, payload = exchange.join(channels, self._clock())
-                else:
-                    place, payload = exchange.resume_slowly(place, self._clock())
-            if exchange.heirs:
-                self._wake_heirs()
-            if self._remote is not None:
-                await self._tell(self._remote, place, is_first=is_first and payload is None)
+            if place is None:
+                asking = None if remote is None else remote.asking(channels)
+                join = partial(exchange.join, channels, asking=asking)
+                place, payload = self._line_up(session, join)
+                if asking is not None and remote is not None:
+                    is_first = not await self._ask(remote, place, asking) and is_first
+                    place, payload = self._line_up(session, partial(exchange.join_rest, place))
+            else:
+                place, payload = self._line_up(session, partial(exchange.resume_slowly, place))
+            if remote is not None:
+                await self._tell(remote, place, is_first=is_first and payload is None)
                 is_first = False
             if payload is not None:
                 channel = _channel_of(place)
@@ -578,6 +585,29 @@ class ChannelLayer:
             except BaseException as exc:
                 self._leave(place, exc)
                 raise
+
+    def _line_up(
+        self, session: object, step: Callable[..., tuple[Place, bytes | None]]
+    ) -> tuple[Place, bytes | None]:
+        """Take a `step` of the exchange, in the session that the caller has begun in."""
+        exchange = self._exchange
+        if self._remote is not None:
+            self._remote.catch_up()
+        with self._lock:
+            if exchange.session is not session:
+                raise LayerClosed
+            found = step(now=self._clock())
+        if exchange.heirs:
+            self._wake_heirs()
+        return found
+
+    async def _ask(self, remote: Remote, place: Place, asking: Asking) -> bool:
+        """Let the backend answer for channels that were served less recently than others."""
+        try:
+            return await remote.ask(place, asking)
+        except BaseException as exc:
+            self._leave(place, exc)
+            raise
 
     async def _tell(self, remote: Remote, place: Place, *, is_first: bool) -> None:
         """Let the backend know who waits; at first see that it is open and the channel ours."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -13,6 +12,8 @@ from .errors import ConfigurationError
 CapacityScope = Literal["channel", "process"]
 
 MIB: Final = 1024 * 1024
+LEAST_SECONDS: Final = 0.001  # what servers count in
+MOST_SECONDS: Final = 1e9  # some thirty years; much more than that, and clocks cannot count it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +55,9 @@ class LayerOptions:
 
     def __post_init__(self) -> None:
         for field in ("expiry", "group_expiry", "timeout", "lease"):
-            _check_seconds(field, getattr(self, field))
+            check_seconds(field, getattr(self, field))
         if self.idle is not None:
-            _check_seconds("idle", self.idle)
+            check_seconds("idle", self.idle)
         for field in ("max_message_bytes", "message_memory"):
             _check_bytes(field, getattr(self, field))
         if self.capacity_scope not in ("channel", "process"):
@@ -87,11 +88,17 @@ class LayerOptions:
         )
 
 
-def _check_seconds(field: str, value: object) -> None:
+def check_seconds(field: str, value: object) -> None:
+    """Check a number of seconds, fractions allowed.
+
+    Raises:
+        ConfigurationError: it is none, or less than a millisecond, or more than a lifetime.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(field, f"must be a number of seconds, got {value!r}")
-    if not 0 < value <= sys.float_info.max:
-        raise ConfigurationError(field, f"must be more than 0 seconds, got {value}")
+    if not LEAST_SECONDS <= value <= MOST_SECONDS:
+        limits = f"{LEAST_SECONDS} to {MOST_SECONDS:.0f} seconds"
+        raise ConfigurationError(field, f"must be {limits}, got {value}")
 
 
 def _check_bytes(field: str, value: object) -> None:
@@ -99,3 +106,13 @@ def _check_bytes(field: str, value: object) -> None:
         raise ConfigurationError(field, f"must be a whole number of bytes, got {value!r}")
     if value < 1:
         raise ConfigurationError(field, f"must be at least 1 byte, got {value}")
+
+
+def check_prefix(prefix: object) -> None:
+    """Check that layers can be told apart by `prefix`.
+
+    Raises:
+        ConfigurationError: they cannot.
+    """
+    if not isinstance(prefix, str) or not prefix:
+        raise ConfigurationError("prefix", f"must be a str that is not empty, got {prefix!r}")

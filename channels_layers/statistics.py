@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ._core.statistics import Dropped, Statistics, Tally, add_up, statistics_of
+from ._core.statistics import Dropped, Statistics, Tally, add_up, counts_of, statistics_of
 
-__all__ = ["Dropped", "Statistics", "Tally", "add_up", "statistics_of"]
+__all__ = ["Dropped", "Statistics", "Tally", "add_up", "counts_of", "statistics_of"]

@@ -19,7 +19,7 @@ from typing import Any
 from channels_layers import ChannelFull, ChannelLayer, Guarantees, Statistics
 from channels_layers.backend import Backend, Client
 from channels_layers.options import LayerOptions
-from channels_layers.statistics import Dropped, Tally, add_up, statistics_of
+from channels_layers.statistics import Dropped, Tally, add_up, counts_of, statistics_of
 
 
 class Queue:
@@ -57,6 +57,7 @@ class Switchboard:
         self.clients: dict[str, Client] = {}
         self.queues: dict[str, Queue] = {}
         self.groups: dict[str, dict[str, float]] = {}  # group -> channel -> ends at
+        self.counted = add_up([])  # by clients that are gone
 
     def owner(self, channel: str) -> Client | None:
         return self.clients.get(channel.partition("!")[0].rpartition(".")[2])
@@ -89,6 +90,7 @@ class SwitchboardBackend(Backend):
                 for channel in [name for name in members if self._board.owner(name) is client]:
                     del members[channel]
             del self._board.clients[client.id]
+            self._board.counted = add_up([self._board.counted, counts_of(client.statistics())])
             for queue in self._board.queues.values():
                 queue.wanted.pop(client.id, None)
 
@@ -159,6 +161,8 @@ class SwitchboardBackend(Backend):
             queues = [q for name, q in self._board.queues.items() if channel in (None, name)]
             parts = [queue.statistics(now, expiry) for queue in queues]
             parts += [client.statistics(channel) for client in self._board.clients.values()]
+            if channel is None:
+                parts.append(self._board.counted)
             return add_up(parts)
 
     def _members(self, group: str) -> list[str]:

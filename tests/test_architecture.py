@@ -56,7 +56,7 @@ HOMES = {
     "pytest": ("testing/pytest_plugin.py",),
     "redis": ("redis/",),
     "sniffio": ("_loops.py",),
-    "socket": ("ipc/",),
+    "socket": ("ipc/", "redis/_abandoned.py"),
     "sqlite3": ("ipc/",),
     "trio": ("_loops.py",),
     "uhashring": ("redis/",),

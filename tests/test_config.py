@@ -552,7 +552,7 @@ def test_a_host_is_a_prefix_where_the_factory_reads_no_urls_itself(url, asked):
 
 def test_our_layer_takes_numbers_from_its_url():
     error = problem_of(from_url, "memory://?capacity=5&expiry=-0.5")
-    assert str(error) == "memory://?expiry: must be more than 0 seconds, got -0.5"
+    assert str(error) == "memory://?expiry: must be 0.001 to 1000000000 seconds, got -0.5"
 
 
 @pytest.mark.parametrize(
@@ -620,7 +620,7 @@ WRONG_URLS = {
     "redis://h1,h1:6379": ("hosts", "h1:6379/0 is there twice; give each shard a name"),
     "redis://?capcity=5": ("redis://?capcity", "unknown parameter; did you mean 'capacity'?"),
     "redis://?prefix=": ("prefix", "must be a str that is not empty, got ''"),
-    "redis://?rotation=0": ("rotation", "must be more than 0 seconds, got 0.0"),
+    "redis://?rotation=0": ("rotation", "must be 0.001 to 1000000000 seconds, got 0.0"),
     "redis://?channel_capacity=5": (
         "redis://?channel_capacity",
         "cannot be given in a URL; pass it to RedisChannelLayer",

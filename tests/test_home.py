@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from channels_layers import BackendTimeout, ChannelLayer, LayerClosed, UnsupportedByBackend
+from channels_layers._home import Home
 from channels_layers.options import LayerOptions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -168,6 +169,30 @@ def test_cancelling_a_carried_call_cancels_it_in_the_home():
 
     asyncio.run(main())
     assert backend.cancelled == 1
+
+
+def test_what_is_called_later_does_not_overtake_calls_on_their_way_to_the_home():
+    """While they are, the home does not count as open, so that later ones go the same way."""
+
+    async def nothing():
+        pass
+
+    async def main():
+        home = Home(nothing, lambda: None, is_fixed=True)
+        await home.run(nothing)
+        loop, is_blocked, may_go_on = home._loop, threading.Event(), threading.Event()
+        loop.call_soon_threadsafe(lambda: (is_blocked.set(), may_go_on.wait()))
+        is_blocked.wait()
+        was_open = home.is_open
+        call = asyncio.create_task(home.run(nothing))
+        await asyncio.sleep(0)
+        is_open = home.is_open
+        may_go_on.set()
+        await call
+        assert (was_open, is_open, home.is_open) == (True, False, True)
+        await home.close(nothing)
+
+    asyncio.run(main())
 
 
 def test_a_failed_opening_is_tried_again():

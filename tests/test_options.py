@@ -11,7 +11,7 @@ import pytest
 from channels_layers.errors import ConfigurationError
 from channels_layers.options import LayerOptions
 
-NO_SECONDS = (0, -1, -0.5, math.nan, math.inf, -math.inf, "1", None, True, 10**400)
+NO_SECONDS = (0, -1, 0.0004, 1.1e9, math.nan, math.inf, -math.inf, "1", None, True, 10**400)
 NO_BYTES = (0, -1, 1.5, "1", None, True)
 WRONG = {
     "expiry": NO_SECONDS,

@@ -14,9 +14,10 @@ from typing import Final, NoReturn, cast
 
 from ..errors import ChannelFull, MessageTooLarge
 from .ledger import Ledger
-from .mailbox import NEVER, Family, Letter, Line, Mailbox, Place, Waiter
+from .mailbox import NEVER, Copy, Family, Letter, Line, Mailbox, Place, Waiter
 from .mailboxes import WEIGHED_BYTES, Mailboxes, Rules
 from .names import check_channel
+from .patience import Asking
 from .statistics import Dropped, Tally
 
 # A receiver that finds its message waiting returns at once, but for one in so many calls, which
@@ -135,7 +136,7 @@ class Exchange:
         mailboxes = self.mailboxes
         weight = mailboxes.weigh(payload) if len(payload) > WEIGHED_BYTES else None
         has_memory = weight is not None or len(payload) <= WEIGHED_BYTES
-        letter = (now + (self._expiry if lifetime is None else lifetime), payload, weight)
+        letter = Copy((now + (self._expiry if lifetime is None else lifetime), payload, weight))
         woken = []
         unusual = []
         members = mailboxes.groups.members(group)
@@ -247,8 +248,13 @@ class Exchange:
         """Let `receive` serve `channel`, which this client may read."""
         self.mailboxes.open(channel, now).is_checked = True
 
-    def join(self, channels: Iterable[str], now: float) -> tuple[Place, bytes | None]:
+    def join(
+        self, channels: Iterable[str], now: float, asking: Asking | None = None
+    ) -> tuple[Place, bytes | None]:
         """Get in line on `channels`, behind those who wait already.
+
+        While others are being asked for messages of some of the channels, it gets in line only
+        where that takes none from here, and takes none; `join_rest` is to follow.
 
         Returns:
             The place; and a message, if there is one and nobody is before it. If not, the place
@@ -263,8 +269,24 @@ class Exchange:
             mailboxes.take_back_all_lost(line)
         self._tickets += 1
         place = Place(self._new_waiter(), lines, self._tickets)
+        if asking is not None:
+            for line in lines:
+                is_asked = line.name in asking.names
+                if is_asked or not (asking.is_alone or self._ready(line, now)):
+                    line.waiting[place.waiter] = place
+            return place, None
         for line in lines:
             line.waiting[place.waiter] = place
+        return self._look_around(place, now)
+
+    def join_rest(self, place: Place, now: float) -> tuple[Place, bytes | None]:
+        """Get in line also where `place` has left messages to others; returns as `join` does."""
+        if place.mailbox is not None:
+            return self.resume_slowly(place, now)
+        # By name: a flush may have ended the mailboxes in which it does not wait.
+        place.lines = tuple(self.mailboxes.open_again(line, now) for line in place.lines)
+        for line in place.lines:
+            line.waiting.setdefault(place.waiter, place)
         return self._look_around(place, now)
 
     def resume_slowly(self, place: Place, now: float) -> tuple[Place, bytes | None]:
@@ -391,8 +413,11 @@ class Exchange:
         if not mailbox.is_expiring:
             self.mailboxes.watch(mailbox, letter[0])
         waiter = mailbox.put_untold(letter)
-        if waiter is None and mailbox.ledger is not None:
-            mailbox.ledger.changed[mailbox] = None
+        if waiter is None:
+            if mailbox.ledger is not None:
+                mailbox.ledger.changed[mailbox] = None
+            if len(mailbox.letters) > mailbox.capacity or mailbox.family is not None:
+                self.mailboxes.drop_copy(mailbox)
         return waiter, mailbox
 
     def _put(self, mailbox: Mailbox, letter: Letter, now: float) -> Waiter | None:
@@ -458,7 +483,7 @@ class Exchange:
     def group_add(self, group: str, channel: str, now: float) -> None:
         """Make `channel` a member of `group`, or renew its membership."""
         mailbox = self.mailboxes.open(channel, now)
-        self.mailboxes.groups.add(group, mailbox, now + self._rules.group_expiry)
+        self.mailboxes.add_member(group, mailbox, now)
 
     def group_discard(self, group: str, channel: str, now: float) -> None:
         """End the membership of `channel` in `group`, if there is one."""

@@ -41,6 +41,12 @@ class Weight:
 Letter: TypeAlias = tuple[float, bytes, Weight | None]
 
 
+class Copy(tuple[float, bytes, "Weight | None"]):
+    """A letter that came to all members of a group; it may be dropped for want of room."""
+
+    __slots__ = ()
+
+
 # A receiver that waits: whatever the event loop's side made for it. Here it only stands in line.
 Waiter: TypeAlias = Any
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from .capacity import Capacities
 from .groups import Groups
 from .ledger import Ledger
-from .mailbox import NEVER, Family, Letter, Line, Mailbox, Waiter, Weight
+from .mailbox import NEVER, Copy, Family, Letter, Line, Mailbox, Waiter, Weight
 from .names import client_of, non_local_part
 from .statistics import Dropped, Statistics, Tally, statistics_of
 from .wheel import Wheel
@@ -66,8 +67,11 @@ class Mailboxes:
         self._expiring: Wheel[Mailbox] = Wheel()
         self._idling: Wheel[str] = Wheel()
         self._in_idling: set[str] = set()  # names, so that coming and going leaves one entry
+        self._ending: Wheel[str] = Wheel()
+        self._in_ending: set[str] = set()  # names, for the same reason
         self._due_expiring: list[Mailbox] = []
         self._due_idling: list[str] = []
+        self._due_ending: list[str] = []
 
     # Coming and going
 
@@ -114,6 +118,11 @@ class Mailboxes:
         if isinstance(found, Mailbox) and isinstance(line, Mailbox):
             found.is_staging = found.is_staging or line.is_staging
         return found
+
+    def last_served(self, name: str) -> int:
+        """Return the layer's count of receives at the last one that `name` served; 0: none yet."""
+        line = self.by_name.get(name) or self._families.get(name)
+        return 0 if line is None else line.served
 
     def has_family(self, name: str) -> bool:
         """Say whether receivers wait, or have waited, for all channels with the name's prefix."""
@@ -173,6 +182,32 @@ class Mailboxes:
             if letter is not None:
                 self.lighten(letter, mailbox)
 
+    # Memberships
+
+    def add_member(self, group: str, mailbox: Mailbox, now: float) -> None:
+        """Make `mailbox` a member of `group`, or renew its membership."""
+        ends_at = now + self.rules.group_expiry
+        self.groups.add(group, mailbox, ends_at)
+        self._watch_ending(mailbox, ends_at, now)
+
+    def _watch_ending(self, mailbox: Mailbox, ends_at: float, now: float) -> None:
+        """Look at the memberships of `mailbox` when the first ends, if others are to hear of it.
+
+        What ends later than the mailbox is looked at anyway is watched from then on, so that
+        those who come and go leave nothing behind for long.
+        """
+        if self.groups.ended is None or ends_at - now > self.rules.idle:
+            return
+        if mailbox.name not in self._in_ending:
+            self._in_ending.add(mailbox.name)
+            self._ending.add(mailbox.name, ends_at)
+
+    def _check_ending(self, name: str, now: float) -> None:
+        self._in_ending.discard(name)
+        mailbox = self.by_name.get(name)
+        if mailbox is not None:
+            self._end_memberships(mailbox, now)
+
     # Filling and expiring
 
     def watch(self, mailbox: Mailbox, expires_at: float) -> None:
@@ -205,6 +240,27 @@ class Mailboxes:
             if oldest is None or not self.drop_expired(oldest, now):
                 return False
         return True
+
+    def drop_copy(self, mailbox: Mailbox) -> None:
+        """Drop the newest copy of a group's message if more is queued than `mailbox` may hold.
+
+        Who sent its last message directly had not heard of all copies, and was promised room.
+        """
+        family = mailbox.family
+        if family is not None and self.rules.shares_capacity:
+            queued, entries = family.queued, list(family.arrivals)
+        else:
+            entries = [(mailbox, letter) for letter in list(mailbox.letters)]
+            queued = len(entries)
+        if queued <= mailbox.capacity:
+            return
+        for member, letter in reversed(entries):
+            if isinstance(letter, Copy):
+                with suppress(ValueError):  # a receiver has it
+                    member.letters.remove(letter)
+                    self.lighten(letter, member)
+                    self.count_dropped(member, Dropped.FULL)
+                    return
 
     def take_back_all_lost(self, line: Line) -> None:
         """Take back what was granted at `line` to receivers whose loop closed."""
@@ -291,11 +347,14 @@ class Mailboxes:
             self.accepted.turn(now)
         self._due_expiring += self._expiring.due(now)
         self._due_idling += self._idling.due(now)
+        self._due_ending += self._ending.due(now)
         for _ in range(min(most, len(self._due_expiring))):
             self._expire(self._due_expiring.pop(), now)
         for _ in range(min(most, len(self._due_idling))):
             self._check_idle(self._due_idling.pop(), now)
-        is_done = not self._due_expiring and not self._due_idling
+        for _ in range(min(most, len(self._due_ending))):
+            self._check_ending(self._due_ending.pop(), now)
+        is_done = not (self._due_expiring or self._due_idling or self._due_ending)
         self.next_beat = int(now) + 1.0 if is_done else now
 
     def settle(self, now: float) -> None:
@@ -396,9 +455,14 @@ class Mailboxes:
             self._watch_idling(name, now)
 
     def _end_memberships(self, mailbox: Mailbox, now: float) -> None:
+        lasting = []
         for group, ends_at in self.groups.of(mailbox):
             if not self.is_member(mailbox, ends_at, now):
                 self.groups.end(group, mailbox)
+            elif ends_at > now:  # and is not renewed by its reader
+                lasting.append(ends_at)
+        if lasting:
+            self._watch_ending(mailbox, min(lasting), now)
 
     def _end(self, line: Line, now: float) -> None:
         if isinstance(line, Mailbox):
@@ -424,7 +488,7 @@ def _timed(mailbox: Mailbox) -> list[tuple[float, Mailbox, Letter]]:
     """
     latest = 0.0
     timed = []
-    for letter in mailbox.letters:
+    for letter in list(mailbox.letters):  # a receiver in another thread may take one
         latest = max(latest, letter[0])
         timed.append((latest, mailbox, letter))
     return timed

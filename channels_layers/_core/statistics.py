@@ -85,6 +85,17 @@ def statistics_of(
     )
 
 
+def counts_of(numbers: Statistics) -> Statistics:
+    """Return what stays of the numbers of a client that is gone: what it has counted."""
+    return {
+        **numbers,
+        "messages_count_per_second": 0.0,
+        "messages_pending": 0,
+        "messages_max_age": 0.0,
+        "channel_full_count_per_second": 0.0,
+    }
+
+
 def add_up(parts: list[Statistics]) -> Statistics:
     """Return the statistics of several clients as one: counts added, ages compared."""
     dropped: Counter[str] = Counter(dict.fromkeys((reason.value for reason in Dropped), 0))

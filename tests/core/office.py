@@ -53,6 +53,11 @@ class Office:
     def fan_out(self, group, payload=b"x"):
         self._wake(self.exchange.fan_out(group, payload, self.now))
 
+    def accept(self, channel, payload=b"x"):
+        """Take a message in for which its sender was promised room."""
+        waiter, _ = self.exchange.accept(channel, payload, 60.0, self.now)
+        self._wake([waiter])
+
     def receive(self, channel):
         """Receive on one channel as a layer does first; return a payload or a waiter."""
         self.exchange.admit(channel, self.now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from office import Office
+
 from channels_layers._core.groups import Groups
 from channels_layers._core.mailbox import Mailbox
 
@@ -106,3 +108,48 @@ def test_nothing_is_noted_where_nobody_asks():
     groups.end("g", a)
     assert groups.ended is None
     assert dict(groups.members("g")) == {}
+
+
+def backed_office(**options):
+    office = Office(idle=300, **options)
+    office.mailboxes.groups.ended = []
+    return office
+
+
+def test_an_end_is_noticed_in_time_though_nobody_looks():
+    office = backed_office(group_expiry=2, renew_memberships=False)
+    for group in ("g", "h"):
+        office.add(group, "c.me!x")
+    office.pass_time(1)
+    assert office.exchange.take_ended() == []
+    office.add("h", "c.me!x")
+    office.pass_time(1)
+    assert office.exchange.take_ended() == [("g", "c.me!x")]
+    office.pass_time(1)
+    assert office.exchange.take_ended() == [("h", "c.me!x")]
+
+
+def test_an_end_is_noticed_in_time_also_when_it_is_far_away():
+    office = backed_office(group_expiry=1000, renew_memberships=False)
+    office.add("g", "c.me!x")
+    office.pass_time(999)
+    assert office.exchange.take_ended() == []
+    office.pass_time(2)
+    assert office.exchange.take_ended() == [("g", "c.me!x")]
+
+
+def test_a_membership_that_its_reader_renews_does_not_end():
+    office = backed_office(group_expiry=2)
+    office.add("g", "c.me!x")
+    office.wait("c.me!x")
+    office.pass_time(10)
+    assert office.exchange.take_ended() == []
+    assert office.members("g") == ["c.me!x"]
+
+
+def test_coming_and_going_leaves_one_thing_to_look_at():
+    office = backed_office(group_expiry=2, renew_memberships=False)
+    for _ in range(100):
+        office.add("g", "c.me!x")
+        office.discard("g", "c.me!x")
+    assert len(office.mailboxes._ending.due(office.now + 10)) == 1

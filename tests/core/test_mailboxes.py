@@ -188,6 +188,46 @@ def test_a_group_message_respects_a_shared_capacity():
     assert [office.take(f"x.C!{number}") for number in range(3)] == [b"b", b"a", None]
 
 
+def test_what_was_promised_room_takes_that_of_the_newest_copy():
+    office = Office(capacity=3)
+    office.add("group", "x.C!1")
+    office.fan_out("group", b"a")
+    office.accept("x.C!1", b"1")
+    office.fan_out("group", b"b")
+    office.accept("x.C!1", b"2")
+    assert office.statistics("x.C!1")["dropped_count"]["full"] == 1
+    assert office.statistics("x.C!1")["messages_pending"] == 3
+    assert office.take_all("x.C!1") == [b"a", b"1", b"2"]
+
+
+def test_what_was_promised_room_takes_that_of_no_direct_message():
+    office = Office(capacity=2)
+    for payload in (b"1", b"2", b"3"):
+        office.accept("x.C!1", payload)
+    assert office.take_all("x.C!1") == [b"1", b"2", b"3"]
+
+
+def test_what_was_promised_room_takes_it_where_the_room_is_shared():
+    office = Office(capacity=2, capacity_scope="process")
+    for number in range(2):
+        office.add("group", f"x.C!{number}")
+    office.fan_out("group", b"a")
+    office.accept("x.C!0", b"1")
+    assert office.statistics()["dropped_count"]["full"] == 1
+    assert office.take_all("x.C!") == [b"a", b"1"]
+    office.accept("x.C!0", b"2")
+    assert office.take_all("x.C!0", "x.C!1") == [b"2"]
+
+
+def test_a_large_copy_that_made_room_frees_its_memory():
+    office = Office(capacity=1, message_memory=LARGE)
+    office.add("group", "x.C!1")
+    office.fan_out("group", large(b"a"))
+    office.accept("x.C!1", b"1")
+    assert office.take_all("x.C!1") == [b"1"]
+    assert office.send("jobs", large(b"b"))
+
+
 # The weight of large messages
 
 

@@ -6,7 +6,7 @@ import traceback
 
 import pytest
 
-from channels_layers import ConfigurationError, UnsupportedByBackend
+from channels_layers import ConfigurationError, RedisChannelLayer, UnsupportedByBackend
 from channels_layers.redis._hosts import addresses, urls_of
 
 FORMS = "must be a URL, (host, port) or {'address': ..., 'name': ...}"
@@ -30,6 +30,9 @@ TAKEN = [
     ("/run/redis.sock", ["/run/redis.sock/0"]),
     (("h", 7000), ["h:7000/0"]),
     (["h", 7000], ["h:7000/0"]),
+    (("h", "7000"), ["h:7000/0"]),
+    ([("h", "7000"), ["g", "07001"]], ["h:7000/0", "g:7001/0"]),
+    ({"host": "h", "port": "7000"}, ["h:7000/0"]),
     (("::1", 7000), ["[::1]:7000/0"]),
     (("[::1]", 7000), ["[::1]:7000/0"]),
     ({"address": "redis://h"}, ["h:6379/0"]),
@@ -56,9 +59,12 @@ REFUSED = [
     ([5], "hosts[0]", f"{FORMS}, got a int"),
     (["redis://h", None], "hosts[1]", f"{FORMS}, got a NoneType"),
     ([("h", 1, 2)], "hosts[0]", f"{FORMS}, got a tuple"),
-    ([("h", "1")], "hosts[0]", f"{FORMS}, got a tuple"),
-    (("h", True), "hosts[0]", f"{FORMS}, got a tuple"),
-    (("h", 70_000), "hosts[0]", "is a URL with a port that is none"),
+    ([("h", "x")], "hosts[0]", f"{FORMS}, got a tuple"),
+    ([("h", True)], "hosts[0]", f"{FORMS}, got a tuple"),
+    (("h", 70_000), "hosts[0]", "a port is a number from 1 to 65535, got 70000"),
+    (("h", "70000"), "hosts[0]", "a port is a number from 1 to 65535, got '70000'"),
+    (("h", -1), "hosts[0]", "a port is a number from 1 to 65535, got -1"),
+    ({"host": "h", "port": 0}, "hosts[0]['address']", "a port is a number from 1 to 65535, got 0"),
     ("", "hosts[0]", A_URL),
     ("h:6379", "hosts[0]", A_URL),
     ("http://me:hunter2@h", "hosts[0]", A_URL),
@@ -134,10 +140,26 @@ def test_an_address_does_not_show_its_password():
         ("redis://h1,h2:7000/2?prefix=x", ["h1:6379/2", "h2:7000/2"]),
         ("redis://me:a,b@c@h1,h2", ["h1:6379/0", "h2:6379/0"]),
         ("unix:///run/a,b?prefix=x", ["/run/a,b/0"]),
+        ("unix:///run/a?db=4&prefix=x", ["/run/a/4"]),
     ],
 )
 def test_a_url_of_several_hosts_is_as_many_addresses(url, urls):
-    assert [address.label for address in addresses(urls_of(url))] == urls
+    assert [address.label for address in addresses(urls_of(url)[0])] == urls
+
+
+def test_the_database_of_a_socket_is_no_option_of_the_layer():
+    _, rest = urls_of("unix:///run/a?db=4&prefix=x")
+    assert rest == "unix:///run/a?prefix=x"
+    RedisChannelLayer.from_url("unix:///run/a?db=4&prefix=x")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"rotation": float("nan")}, {"rotation": 0}, {"rotation": "5"}, {"after_failover": "both"}],
+)
+def test_options_of_the_layer_are_checked(option):
+    with pytest.raises(ConfigurationError, match=next(iter(option))):
+        RedisChannelLayer(**option)
 
 
 def test_a_url_with_an_empty_host_among_others_is_refused():
