@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -42,10 +42,12 @@ from ._layout import (
 )
 from ._memberships import Memberships
 from ._peer import Peer
-from ._place import Place, Queue, held
+from ._place import Place
 from ._questions import TALK, Questions
+from ._queue_files import Queue
 from ._queue_layout import CorruptSegment
 from ._refusals import Refusals
+from ._segment import held
 
 if TYPE_CHECKING:
     from ..backend import Arrival, Client
@@ -389,7 +391,7 @@ class Attachment:
 
     def take_now(self, channel: str) -> bytes | None:
         """Take a message of a channel if that is possible at once."""
-        queue = self.place.queue_of(channel)
+        queue = self.place.queues.of(channel)
         lock = queue.lock
         if self.line_of(queue).is_served or not lock.try_acquire():
             return None
@@ -407,10 +409,14 @@ class Attachment:
 
     def _look(self, name: str) -> None:
         """Fetch what is wanted of a channel, or pass the hint on."""
-        family = non_local_part(name)
-        for channel in {name, family} if family is not None else {name}:
-            queue = self.place.queue_of(channel)
+        for channel in _places_of(name):
+            queue = self.place.queues.of(channel)
             self.line_of(queue).post(partial(self._fetch, queue, channel))
+
+    async def answer(self, name: str) -> None:
+        """Return when what was wanted of a channel has been looked for."""
+        for channel in _places_of(name):
+            await self.line_of(self.place.queues.of(channel)).run(_nothing)
 
     def _fetch(self, queue: Queue, channel: str) -> None:
         """Hand over as many messages as are wanted; under the lock of the queue."""
@@ -446,7 +452,7 @@ class Attachment:
         with self._handing_back:
             if self._is_closed:
                 return False
-            queue = self.place.queue_of(channel)
+            queue = self.place.queues.of(channel)
             now = time.monotonic()
             entries = [(payload, expires_at, 0) for payload, expires_at in letters]
 
@@ -483,7 +489,7 @@ class Attachment:
     def rebuild_queue(self, queue: Queue, exc: Exception) -> None:
         """Make damaged queues anew, under their lock."""
         _logger.error("%s is damaged, and made anew: %s", queue.segment.path.name, exc)
-        self.place.rebuild(queue)
+        self.place.queues.rebuild(queue)
         self.client.gap()
 
     # Each beat, in the thread of the keeper
@@ -619,11 +625,12 @@ class Attachment:
             for line in list(self._lines.values()):
                 line.finish(seconds)
             for channel in list(self._waiting):
-                queue = self.place.queue_of(channel)
+                queue = self.place.queues.of(channel)
                 with held(queue.lock, seconds):
                     slot = self._sound(queue, partial(self._unwait, queue, channel))
                 self.wake(-1 if slot is None else slot, channel)
         finally:
+            _numbers.publish(self.own.segment.view, self.client.statistics(), time.monotonic())
             self.place.leave(self.row, seconds)
 
     def _unwait(self, queue: Queue, channel: str) -> int:
@@ -638,3 +645,13 @@ class Attachment:
         if self._listening >= 0:
             os.close(self._listening)
             self._listening = -1
+
+
+def _places_of(name: str) -> Iterable[str]:
+    """Return the names under which messages of a channel may be wanted."""
+    family = non_local_part(name)
+    return (name,) if family in (None, name) else (name, family)
+
+
+def _nothing() -> None:
+    pass

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -32,9 +32,12 @@ from ._exit import at_exit
 from ._jobs import Job, completed, executor
 from ._layout import MEMBER
 from ._peer import Peer
-from ._place import Place, Sizes, held, places
+from ._place import Place
+from ._places import places
 from ._queue_layout import CorruptSegment
+from ._room import Sizes
 from ._routes import InboxRoute, QueueRoute, Route, pushed
+from ._segment import held
 
 T = TypeVar("T")
 
@@ -62,6 +65,7 @@ class IPCBackend(Backend):
         self._capacity = options.rules().capacities.of
         self._opening = threading.Lock()
         self._attached: Attachment | None = None
+        self._expected: Client | None = None  # whose `open` nobody has cancelled
         self._routes: dict[str, Route] = {}
         self._own_routes: dict[str, Route] = {}
         # What came back while the layer was not attached: channel, payloads and their ends.
@@ -72,9 +76,14 @@ class IPCBackend(Backend):
 
     async def open(self, client: Client) -> None:
         """See `Backend.open`."""
-        attached = self._attached
+        self._expected, attached = client, self._attached
         if attached is None or attached.client is not client:
-            await executor.run(partial(self._attach, client))
+            try:
+                await executor.run(partial(self._attach, client))
+            except BaseException:
+                if self._expected is client:
+                    self._expected = None  # its thread may be about to begin, or in the middle
+                raise
         attached = self._attached
         if attached is not None:  # or it was closed meanwhile, which the layer knows
             attached.listen()
@@ -82,15 +91,17 @@ class IPCBackend(Backend):
     async def close(self) -> None:
         """See `Backend.close`."""
         attached = self._attached
-        if attached is not None:
+        if attached is not None or self._opening.locked():
             try:
                 await executor.run(partial(self._detach, attached))
             finally:
                 await pause()  # for the watch of this loop to end
-                executor.stop_unless(places.has_any)
 
     def _attach(self, client: Client) -> None:
         with self._opening:
+            if self._expected is not client:
+                executor.stop_unless(places.has_any)
+                return
             attached = self._attached
             if attached is not None:
                 if attached.client is client:
@@ -113,10 +124,15 @@ class IPCBackend(Backend):
             while self._kept:
                 self._attached.hand_back(*self._kept.popleft())
 
-    def _detach(self, attached: Attachment) -> None:
+    def _detach(self, attached: Attachment | None) -> None:
+        """Let go of what was attached, or was attached for an `open` that was cancelled."""
         with self._opening:
-            if self._attached is attached:
-                self._let_go(attached)
+            found = self._attached
+            try:
+                if found is not None and (found is attached or found.client is not self._expected):
+                    self._let_go(found)
+            finally:
+                executor.stop_unless(places.has_any)
 
     def _end(self) -> None:
         """Leave at the end of the process, where that is possible at once."""
@@ -138,7 +154,7 @@ class IPCBackend(Backend):
 
     def _begin_in_child(self) -> None:
         self._opening = threading.Lock()
-        self._attached = None
+        self._attached = self._expected = None
         self._routes, self._own_routes = {}, {}
         self._kept.clear()
 
@@ -203,7 +219,7 @@ class IPCBackend(Backend):
 
     def _route(self, attached: Attachment, channel: str, capacity: int) -> Route:
         route = self._routes.get(channel) or self._own_routes.get(channel)
-        if route is not None and not route.is_stale:
+        if route is not None and route.attached is attached and not route.is_stale:
             return route
         client = client_of(channel)
         place = attached.place
@@ -211,7 +227,7 @@ class IPCBackend(Backend):
         if peer is not None:
             route = InboxRoute(attached, peer, channel, capacity)
         else:
-            route = QueueRoute(attached, place.queue_of(channel), channel, capacity)
+            route = QueueRoute(attached, place.queues.of(channel), channel, capacity)
         # Own channels are not for send_now(): they go the short way where they can.
         routes = self._own_routes if peer is attached.own else self._routes
         if len(routes) >= _MOST_ROUTES:
@@ -244,6 +260,12 @@ class IPCBackend(Backend):
         attached = self._attached
         if attached is None or not attached.hand_back(channel, timed):
             self._kept.append((channel, timed))  # until this layer is attached again
+
+    async def answer(self, channels: Iterable[str]) -> float:
+        """See `Backend.answer`."""
+        for channel in channels:
+            await self._open.answer(channel)
+        return 0.0
 
     async def is_alive(self, client_id: str) -> bool:
         """See `Backend.is_alive`."""
@@ -371,13 +393,13 @@ class IPCBackend(Backend):
     def _flush(self, attached: Attachment) -> None:
         place, seconds = attached.place, self._options.timeout
         place.flush_epoch(seconds)
-        for queue in place.queues():
+        for queue in place.queues.all():
             with held(queue.lock, seconds):
                 try:
                     queue.structure.clear()
                 except CorruptSegment as exc:
                     attached.rebuild_queue(queue, exc)
-            place.drop_released(queue)
+            place.queues.drop_released(queue)
         attached.catch_up()
         peers = [peer for peer in place.live_peers(seconds) if peer is not attached.own]
         for peer in peers:
@@ -411,20 +433,28 @@ class IPCBackend(Backend):
         place, now = attached.place, time.monotonic()
         attached.catch_up()
         parts = [attached.client.statistics()]
-        for queue in place.queues():
+        for queue in place.queues.all():
             with held(queue.lock, self._options.timeout):
                 try:
                     parts.append(queue.structure.statistics(now))
                 except CorruptSegment as exc:
                     attached.rebuild_queue(queue, exc)
-        for peer in place.live_peers(self._options.timeout):
-            if peer is not attached.own:
-                parts += filter(None, [_numbers.read(peer.segment.view, now)])
-            parts.append(peer.unheard())
-        return add_up(parts)
+
+        def of_peers() -> list[Statistics]:
+            found: list[Statistics] = []
+            for peer in place.peers(self._options.timeout):
+                if peer is not attached.own:
+                    is_alive = place.is_alive(peer.row.id)
+                    numbers = _numbers.read(peer.segment.view, now, is_alive=is_alive)
+                    found += filter(None, [numbers])
+                found.append(peer.unheard())
+            return found
+
+        found, gone = _numbers.with_those_of_the_gone(place.board_view, of_peers)
+        return add_up([*parts, *found, gone])
 
     def _statistics_of(self, attached: Attachment, channel: str) -> Statistics:
-        queue = attached.place.queue_of(channel)
+        queue = attached.place.queues.of(channel)
         with held(queue.lock, self._options.timeout):
             try:
                 return queue.structure.statistics_of(channel, time.monotonic())

@@ -73,7 +73,7 @@ class Copies:
         """Put one copy into the queue of a member that no client owns."""
         attached = self._attached
         try:
-            queue = attached.place.queue_of(channel)
+            queue = attached.place.queues.of(channel)
         except SharedMemoryFull as exc:
             self._problem = exc
             attached.own.inbox.miss()

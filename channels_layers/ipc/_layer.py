@@ -8,7 +8,7 @@ from typing import Final
 from .._core.capacity import ChannelCapacity
 from ..errors import ConfigurationError, UnsupportedByBackend
 from ..layer import ChannelLayer
-from ..options import MIB, CapacityScope, LayerOptions
+from ..options import MIB, CapacityScope, LayerOptions, check_prefix
 
 _SMALLEST_MEMORY: Final = 16 * MIB  # of messages: two rings, some queues and a large message
 _SMALLEST_GROUPS: Final = MIB
@@ -52,11 +52,9 @@ class IPCChannelLayer(ChannelLayer):
         if sys.platform != "linux":
             raise UnsupportedByBackend(f"the platform {sys.platform}", "IPCChannelLayer")
         from ._backend import IPCBackend
-        from ._place import Sizes
+        from ._room import Sizes
 
-        given: object = prefix
-        if not isinstance(given, str) or not given:
-            raise ConfigurationError("prefix", f"must be a str that is not empty, got {given!r}")
+        check_prefix(prefix)
         _check_memory("message_memory", message_memory, _SMALLEST_MEMORY)
         _check_memory("group_memory", group_memory, _SMALLEST_GROUPS)
         options = LayerOptions(

@@ -120,4 +120,5 @@ def inbox_bytes(ring_bytes: int) -> int:
 EPOCH: Final = 256 // 4  # how often the prefix was flushed
 DIRECTORY: Final = 272 // 4  # how often the directory was made anew
 SWEPT: Final = 264 // 8  # when the queues were last looked through, in seconds
+GONE_OFFSET: Final = 320  # the statistics of clients that have gone, see _numbers; under the guard
 BOARD_BYTES: Final = 4096

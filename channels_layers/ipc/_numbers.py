@@ -1,48 +1,117 @@
-"""A client's statistics in its inbox, where the other processes read them."""
+"""Statistics where all processes read them: a client's in its inbox, of the gone on the board.
+
+The numbers of a prefix never go back while a client lives, so what a client has counted is added
+to the board when its inbox is removed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from typing import Final
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
-from ..statistics import Dropped, Statistics
+from ..statistics import Dropped, Statistics, add_up, counts_of
 from . import _layout
 
-_AT: Final = _layout.NUMBERS_OFFSET
+T = TypeVar("T")
+
 _TURN: Final = struct.Struct("<Q")  # odd while it is being written
 _NUMBERS: Final = struct.Struct("<QdQdQd4Q")
+_LONG_MASK: Final = 0xFFFFFFFFFFFFFFFF
 _REASONS: Final = (Dropped.FULL, Dropped.EXPIRED, Dropped.UNDECODABLE, Dropped.GAP)
 _TRIES: Final = 100
+_PATIENCE_S: Final = 0.2  # with whoever leaves, which takes less than a millisecond
+_PAUSE_S: Final = 0.001
+_AT: Final = _layout.NUMBERS_OFFSET
+_GONE: Final = _layout.GONE_OFFSET
 
 
-def publish(view: memoryview, numbers: Statistics, now: float) -> None:
-    """Write them; by the owner alone."""
-    (turn,) = _TURN.unpack_from(view, _AT)
-    _TURN.pack_into(view, _AT, (turn | 1) & 0xFFFFFFFFFFFFFFFF)
+def publish(inbox: memoryview, numbers: Statistics, now: float) -> None:
+    """Write those of a client; by the owner alone."""
+    _begin(inbox, _AT)
+    _write(inbox, _AT, numbers, now)
+
+
+def read(inbox: memoryview, now: float, *, is_alive: bool) -> Statistics | None:
+    """Return those of a client; None where they cannot be read whole."""
+    if not is_alive:
+        return counts_of(_numbers(inbox, _AT, now))  # be it that it was killed while it wrote
+    for _ in range(_TRIES):
+        before = _turn(inbox, _AT)
+        numbers = _numbers(inbox, _AT, now)
+        if not before & 1 and _turn(inbox, _AT) == before:
+            return numbers
+    return None
+
+
+def unheard(missed: int, refused: int) -> Statistics:
+    """Return what others could not bring to a client, which it has not counted itself."""
+    numbers = add_up([])
+    numbers["channel_full_count"] = refused
+    numbers["dropped_count"][Dropped.FULL.value] = missed
+    return numbers
+
+
+def left_in(inbox: memoryview) -> Statistics:
+    """Return what a client has counted that is gone, and what others could not bring to it."""
+    words = inbox[: _layout.RING_OFFSET].cast("Q")
+    lost = unheard(words[_layout.MISSED], words[_layout.REFUSED])
+    return add_up([counts_of(_numbers(inbox, _AT, 0.0)), lost])
+
+
+@contextlib.contextmanager
+def kept(board: memoryview, left: Statistics) -> Iterator[None]:
+    """Add what a client has left to the board; its inbox is removed meanwhile, under the guard."""
+    _begin(board, _GONE)  # so that nobody counts them twice, or not at all
+    try:
+        yield
+    finally:
+        now = time.monotonic()
+        _write(board, _GONE, add_up([_numbers(board, _GONE, now), left]), now)
+
+
+def with_those_of_the_gone(board: memoryview, look: Callable[[], T]) -> tuple[T, Statistics]:
+    """Return what `look` finds while nobody leaves, and the numbers of who has left; blocks."""
+    ends_at = time.monotonic() + _PATIENCE_S
+    while True:
+        before = _turn(board, _GONE)
+        found, gone = look(), _numbers(board, _GONE, 0.0)
+        is_whole = not before & 1 and _turn(board, _GONE) == before
+        if is_whole or time.monotonic() > ends_at:  # somebody was killed while it wrote
+            return found, gone
+        time.sleep(_PAUSE_S)  # another thread may have to go on
+
+
+def _turn(view: memoryview, at: int) -> int:
+    (turn,) = _TURN.unpack_from(view, at)
+    return int(turn)
+
+
+def _begin(view: memoryview, at: int) -> None:
+    _TURN.pack_into(view, at, (_turn(view, at) | 1) & _LONG_MASK)
+
+
+def _write(view: memoryview, at: int, numbers: Statistics, now: float) -> None:
+    """Write them, and end what was begun."""
     dropped = numbers["dropped_count"]
     _NUMBERS.pack_into(
         view,
-        _AT + _TURN.size,
-        numbers["messages_count"],
+        at + _TURN.size,
+        numbers["messages_count"] & _LONG_MASK,
         numbers["messages_count_per_second"],
         numbers["messages_pending"],
         now - numbers["messages_max_age"],
-        numbers["channel_full_count"],
+        numbers["channel_full_count"] & _LONG_MASK,
         numbers["channel_full_count_per_second"],
-        *(dropped[reason.value] for reason in _REASONS),
+        *(dropped[reason.value] & _LONG_MASK for reason in _REASONS),
     )
-    _TURN.pack_into(view, _AT, ((turn | 1) + 1) & 0xFFFFFFFFFFFFFFFF)
+    _TURN.pack_into(view, at, ((_turn(view, at) | 1) + 1) & _LONG_MASK)
 
 
-def read(view: memoryview, now: float) -> Statistics | None:
-    """Return them; None where they cannot be read whole."""
-    for _ in range(_TRIES):
-        (before,) = _TURN.unpack_from(view, _AT)
-        values = _NUMBERS.unpack_from(view, _AT + _TURN.size)
-        if not before & 1 and _TURN.unpack_from(view, _AT) == (before,):
-            break
-    else:
-        return None
+def _numbers(view: memoryview, at: int, now: float) -> Statistics:
+    values = _NUMBERS.unpack_from(view, at + _TURN.size)
     count, rate, pending, oldest_at, full, full_rate, *dropped = values
     return Statistics(
         messages_count=count,

@@ -6,8 +6,8 @@ import os
 import threading
 
 from .. import _fork
-from ..statistics import Dropped, Statistics
-from . import _doorbell, _layout
+from ..statistics import Statistics
+from . import _doorbell, _layout, _numbers
 from ._directory import Attached
 from ._inbox import Inbox
 from ._segment import Segment, segments
@@ -61,17 +61,8 @@ class Peer:
 
     def unheard(self) -> Statistics:
         """Return what others could not bring to it, which it has not counted itself."""
-        dropped = dict.fromkeys((reason.value for reason in Dropped), 0)
-        dropped[Dropped.FULL.value] = self.inbox.longs[_layout.MISSED]
-        return Statistics(
-            messages_count=0,
-            messages_count_per_second=0.0,
-            messages_pending=0,
-            messages_max_age=0.0,
-            channel_full_count=self.inbox.longs[_layout.REFUSED],
-            channel_full_count_per_second=0.0,
-            dropped_count=dropped,
-        )
+        longs = self.inbox.longs
+        return _numbers.unheard(longs[_layout.MISSED], longs[_layout.REFUSED])
 
     def close(self) -> None:
         """Let go of both."""

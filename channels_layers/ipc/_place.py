@@ -14,26 +14,19 @@ The folder of a prefix, closed to other users:
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from .. import _fork
-from .._core.names import non_local_part
-from . import _doorbell, _layout
+from ..statistics import Statistics, add_up
+from . import _doorbell, _layout, _numbers
 from ._directory import SLOTS, Attached, Busy, Directory
 from ._errors import (
     BackendUnavailable,
-    SegmentClosed,
     SegmentDamaged,
     SegmentHeld,
     SegmentRefused,
@@ -43,55 +36,19 @@ from ._folder import Guard, folder_name
 from ._inbox import Inbox
 from ._large import LargeMessages
 from ._peer import Peer
-from ._queue_layout import (
-    BLOCK_BYTES,
-    FIRST_BLOCK,
-    GROWTH_BLOCKS,
-    CorruptSegment,
-    IncompatibleSegment,
-)
-from ._queues import QueueSegment
-from ._segment import Lock, Segment, segments
+from ._queue_files import QueueFiles
+from ._queue_layout import CorruptSegment
+from ._room import Room, Sizes
+from ._segment import Lock, Segment, held, segments
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("channels_layers")
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory is on Linux
-QUEUES: Final = 16  # segments that the channels of nobody are spread over, each with its lock
-_INBOXES: Final = 128  # how many inboxes fit into half of the message memory
-_SMALLEST_RING: Final = 65_536  # bytes
-_FIRST_BYTES: Final = _layout.BODY_OFFSET + (FIRST_BLOCK + GROWTH_BLOCKS) * BLOCK_BYTES + 4096
 _BUSY_S: Final = 0.001  # between two tries to get at the directory
 _LOOK_S: Final = 5.0  # between two looks for files that nobody needs
 _MAKING_S: Final = 60.0  # a file that is hidden for so long is not being made any more
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """How much shared memory a prefix may use, in bytes."""
-
-    message_memory: int
-    group_memory: int
-
-    @property
-    def ring_bytes(self) -> int:
-        """The ring of one inbox."""
-        return max(_SMALLEST_RING, self.message_memory // 2 // _INBOXES & -4096)
-
-    @property
-    def queue_bytes(self) -> int:
-        """All queues together."""
-        return self.message_memory // 2
-
-
-class Queue:
-    """One segment of queues."""
-
-    def __init__(self, segment: Segment, structure: QueueSegment) -> None:
-        self.segment = segment
-        self.lock = segment.lock
-        self.structure = structure
 
 
 class Place:
@@ -101,14 +58,17 @@ class Place:
         self.folder = SHARED_MEMORY / folder_name(prefix)
         self.sizes = sizes
         self.guard = Guard(self.folder)
-        self.large = LargeMessages(self.folder, self._check_room)
+        self._room = Room(self.folder, sizes)
+        self.large = LargeMessages(self.folder, self._room.check)
         self.users = 0
         self.lock = threading.RLock()  # what follows; never held while waiting for a process
         self.board: Segment | None = None
         self._words: memoryview | None = None
         path = self.folder / "directory"
         self.directory = Directory(path, sizes.group_memory, lambda: self.generation)
-        self._queues: list[Queue | None] = [None] * QUEUES
+        self.queues = QueueFiles(
+            self.folder, sizes.queue_bytes, self._room, self.large, self.lock, self._is_open
+        )
         self._peers: dict[str, Peer] = {}
         self._looked_at = 0.0  # when for halves of files
 
@@ -124,6 +84,11 @@ class Place:
         """The board, word by word."""
         assert self._words is not None, "a client is attached"  # noqa: S101
         return self._words
+
+    @property
+    def board_view(self) -> memoryview:
+        """The board, byte by byte."""
+        return self._board().view
 
     @property
     def epoch(self) -> int:
@@ -174,8 +139,8 @@ class Place:
         ends_at = time.monotonic() + seconds
         try:
             with self.guard.held(seconds):
-                for queue in list(filter(None, self._queues)):
-                    self._forget_waiter(queue, row.slot, _left(ends_at))
+                for queue in self.queues.attached:
+                    self.queues.forget_waiter(queue, row.slot, _left(ends_at))
                 self.drop_peer(row.id)
                 self._forget(row.id, _left(ends_at))
                 self._remove_if_unused(_left(ends_at))
@@ -223,7 +188,7 @@ class Place:
     def mend_headers(self) -> None:
         """See that others can attach what this process has attached."""
         with self.lock:
-            for segment in [self.board, *(queue.segment for queue in self._queues if queue)]:
+            for segment in [self.board, *(queue.segment for queue in self.queues.attached)]:
                 if segment is not None:
                     segment.mend_header()
 
@@ -236,10 +201,7 @@ class Place:
         with self.lock:
             for client_id in list(self._peers):
                 self.drop_peer(client_id)
-            for index, queue in enumerate(self._queues):
-                if queue is not None:
-                    segments.detach(queue.segment)
-                    self._queues[index] = None
+            self.queues.close()
             self.directory.close()
             if self.board is not None:
                 segments.detach(self.board)
@@ -269,13 +231,13 @@ class Place:
 
     def live_peers(self, seconds: float) -> list[Peer]:
         """Return all clients that live; blocks if the directory is busy."""
-        alive = [row.id for row in self._rows(seconds).values() if self.is_alive(row.id)]
-        peers = [self.peer(client_id) for client_id in alive]
-        return [peer for peer in peers if peer is not None]
+        return [peer for peer in self.peers(seconds) if self.is_alive(peer.row.id)]
 
-    def queues(self) -> list[Queue]:
-        """Return all segments of queues that there are."""
-        return [queue for index in range(QUEUES) if (queue := self.queue_at(index)) is not None]
+    def peers(self, seconds: float) -> list[Peer]:
+        """Return all clients that nobody has cleared up after yet; as `live_peers`."""
+        ids = [one for one in self._rows(seconds) if (self.folder / f"inbox-{one}").exists()]
+        peers = [self.peer(client_id) for client_id in ids]
+        return [peer for peer in peers if peer is not None]
 
     def drop_peer(self, client_id: str) -> None:
         """Let go of a client that is gone."""
@@ -284,50 +246,14 @@ class Place:
             if peer is not None:
                 peer.close()
 
-    def queue_of(self, channel: str) -> Queue:
-        """Return the segment of queues that a channel is in, made if there is none.
-
-        Raises:
-            SharedMemoryFull: there is no room for it.
-        """
-        index = _queue_index(channel)
-        return self._queues[index] or self._make_queue(index)
-
-    def queue_at(self, index: int) -> Queue | None:
-        """Return a segment of queues if anybody has made it, and it can be used."""
-        queue = self._queues[index]
-        if queue is None and (self.folder / f"queues-{index:02}").exists():
-            with contextlib.suppress(SegmentRefused):
-                return self._make_queue(index)
-        return queue
-
     def sweep_queues(self, now: float, seconds: float) -> None:
         """Drop what has expired in the queues, once a second in all processes; blocks."""
         longs = self._board().view.cast("Q")
-        is_due = longs[_layout.SWEPT] != int(now)
-        if is_due:
+        if longs[_layout.SWEPT] != int(now):
             longs[_layout.SWEPT] = int(now)
-        for queue in filter(None, list(self._queues)) if not is_due else self.queues():
-            if is_due:
-                with held(queue.lock, seconds):
-                    try:
-                        queue.structure.drop_expired(now)
-                    except CorruptSegment:
-                        self.rebuild(queue)
-            self.drop_released(queue)
-
-    def drop_released(self, queue: Queue) -> None:
-        """Remove the files of large messages that this process has dropped unread."""
-        released = queue.structure.released
-        while released:
-            self.large.drop(released.pop())
-
-    def rebuild(self, queue: Queue) -> None:
-        """Make a damaged segment of queues anew, under its lock; what it held is lost."""
-        allocated = _layout.BODY_OFFSET
-        grow = self._grower(queue.segment)
-        QueueSegment.format(_body(queue.segment), queue.segment.size_bytes - allocated, grow)
-        queue.structure = QueueSegment(_body(queue.segment), grow)
+            self.queues.drop_expired(now, seconds)
+        for queue in self.queues.attached:
+            self.queues.drop_released(queue)
 
     # Locks
 
@@ -355,6 +281,9 @@ class Place:
         self.written(seconds, flush)
 
     # Helpers
+
+    def _is_open(self) -> bool:
+        return self.board is not None
 
     def _board(self) -> Segment:
         assert self.board is not None, "a client is attached"  # noqa: S101
@@ -458,8 +387,8 @@ class Place:
             self._mend(exc, seconds)
             dead = self._dead(seconds)
         for row in dead:
-            for queue in self.queues():
-                self._forget_waiter(queue, row.slot, seconds)
+            for queue in self.queues.all():
+                self.queues.forget_waiter(queue, row.slot, seconds)
             self.drop_peer(row.id)
             self._forget(row.id, seconds)
         return [row.id for row in dead]
@@ -474,13 +403,6 @@ class Place:
             with contextlib.suppress(FileNotFoundError):
                 if _is_half(entry, now):
                     os.unlink(entry.path)
-
-    def _forget_waiter(self, queue: Queue, slot: int, seconds: float) -> None:
-        with held(queue.lock, seconds):
-            try:
-                queue.structure.forget_client(slot)
-            except CorruptSegment:
-                self.rebuild(queue)
 
     def _give_up(self, client_id: str, seconds: float) -> None:
         """Remove what an attempt to enter has left, as far as that is possible."""
@@ -499,7 +421,7 @@ class Place:
     def _make_inbox(self, path: Path, row: Attached) -> Segment:
         ring_bytes = self.sizes.ring_bytes
         allocated = _layout.table_offset(ring_bytes, _layout.SMALLEST_TABLE + 1)
-        self._check_room(allocated)
+        self._room.check(allocated)
 
         def fill(segment: Segment) -> None:
             Inbox(segment.view, ring_bytes).format(row.id, row.pid, row.slot)
@@ -537,139 +459,45 @@ class Place:
             self._peers[client_id] = peer
             return peer
 
-    def _make_queue(self, index: int) -> Queue:
-        with self.lock:
-            queue = self._queues[index]
-            if queue is not None:
-                return queue
-            if self.board is None:
-                raise SegmentClosed(f"queues-{index:02}")
-            path = self.folder / f"queues-{index:02}"
-            size = _layout.BODY_OFFSET + self.sizes.queue_bytes
-
-            def fill(segment: Segment) -> None:
-                body_bytes = segment.size_bytes - _layout.BODY_OFFSET
-                QueueSegment.format(_body(segment), body_bytes, self._grower(segment))
-
-            begin = _layout.BODY_OFFSET
-            try:
-                try:
-                    segment = segments.create(path, _layout.QUEUES, size, begin, fill)
-                except SegmentDamaged as exc:
-                    _logger.warning("%s is damaged, and made anew: %s", path.name, exc)
-                    segment = segments.repair(path, _layout.QUEUES, size, begin, fill)
-            except OSError as exc:
-                raise full_error(exc, path.name) from exc
-            try:
-                structure = self._structure(segment)
-            except BaseException:
-                segments.detach(segment)
-                raise
-            queue = self._queues[index] = Queue(segment, structure)
-            return queue
-
-    def _structure(self, segment: Segment) -> QueueSegment:
-        """Return the queues of a segment, made anew if they are damaged."""
-        body, grow = _body(segment), self._grower(segment)
-        try:
-            with contextlib.suppress(CorruptSegment):
-                return QueueSegment(body, grow)
-            with held(segment.lock, 0):
-                with contextlib.suppress(CorruptSegment):  # another was at it
-                    return QueueSegment(body, grow)
-                QueueSegment.format(body, len(body), grow)
-                return QueueSegment(body, grow)
-        except IncompatibleSegment as exc:
-            raise SegmentRefused(segment.path.name, f"another version made it ({exc})") from exc
-        except OSError as exc:
-            raise full_error(exc, segment.path.name) from exc
-
     def _forget(self, client_id: str, seconds: float) -> None:
         """Remove all traces of a client, under the guard."""
-        for name in (f"inbox-{client_id}", f"bell-{client_id}"):
-            (self.folder / name).unlink(missing_ok=True)
+        with _numbers.kept(self._board().view, self._left_by(client_id)):
+            for name in (f"inbox-{client_id}", f"bell-{client_id}"):
+                (self.folder / name).unlink(missing_ok=True)
         for path in self.folder.glob(f"large-{client_id}-*"):
             path.unlink(missing_ok=True)
         # Without an inbox it is dead to all, and a directory made anew has only the living.
         with contextlib.suppress(SegmentDamaged, SharedMemoryFull):
             self.written(seconds, lambda: self.directory.remove_client(client_id))
 
+    def _left_by(self, client_id: str) -> Statistics:
+        """Return what a client that is gone has counted; nothing where its inbox is none."""
+        try:
+            inbox = segments.attach(self.folder / f"inbox-{client_id}", _layout.INBOX)
+        except (FileNotFoundError, SegmentDamaged, SegmentRefused):
+            return add_up([])
+        try:
+            return _numbers.left_in(inbox.view)
+        finally:
+            segments.detach(inbox)
+
     def _remove_if_unused(self, seconds: float) -> None:
         """Remove the folder if no client lives and nothing waits in it; under the guard."""
         if self._living():
             return
         now = time.monotonic()
-        for index in range(QUEUES):
-            queue = self.queue_at(index)
-            if queue is not None:
-                with held(queue.lock, seconds), contextlib.suppress(CorruptSegment):
-                    if not queue.structure.is_empty(now):
-                        return
+        for queue in self.queues.all():
+            with held(queue.lock, seconds), contextlib.suppress(CorruptSegment):
+                if not queue.structure.is_empty(now):
+                    return
         self.close()
         for path in self.folder.iterdir():
             path.unlink(missing_ok=True)
         self.folder.rmdir()
 
-    def _check_room(self, more_bytes: int, *, in_queues: bool = False) -> None:
-        """Refuse what would exceed `message_memory`, or the half of it that is for queues."""
-        total, queues = more_bytes, more_bytes + QUEUES * _FIRST_BYTES
-        for entry in os.scandir(self.folder):
-            if entry.name.startswith(("inbox-", "queues-", "large-")):
-                with contextlib.suppress(FileNotFoundError):
-                    used = entry.stat(follow_symlinks=False).st_blocks * 512
-                    total += used
-                    if entry.name.startswith("queues-"):
-                        queues += max(0, used - _FIRST_BYTES)
-        problem = f"message_memory of {self.sizes.message_memory} bytes is used up"
-        if total > self.sizes.message_memory:
-            raise SharedMemoryFull(self.folder.name, problem)
-        if in_queues and queues > self.sizes.queue_bytes:
-            raise SharedMemoryFull("queues", f"their half of {problem}")
-
-    def _grower(self, segment: Segment) -> Callable[[int], None]:
-        def grow(size_bytes: int) -> None:
-            try:
-                # Its first piece is every segment's own, however large the others have become.
-                end = _layout.BODY_OFFSET + size_bytes
-                more = end - segment.allocated_bytes
-                if more > 0:
-                    self._check_room(more, in_queues=end > _FIRST_BYTES)
-                segment.allocate_range(0, _layout.BODY_OFFSET + size_bytes)
-            except SharedMemoryFull as exc:
-                raise OSError(errno.ENOSPC, str(exc)) from exc
-
-        return grow
-
-
-@contextmanager
-def held(lock: Lock, seconds: float) -> Iterator[None]:
-    """Hold a segment's lock; blocks."""
-    lock.acquire(seconds)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@lru_cache(maxsize=16_384)
-def _queue_index(channel: str) -> int:
-    key = non_local_part(channel) or channel
-    return zlib.crc32(key.encode()) % QUEUES
-
-
-def full_error(exc: OSError, name: str) -> SharedMemoryFull:
-    """Return what it means that a segment of queues could not grow."""
-    if isinstance(exc.__cause__, SharedMemoryFull):
-        return exc.__cause__
-    return SharedMemoryFull(name, f"shared memory is full ({exc.strerror})")
-
 
 def _ring_bytes(segment: Segment) -> int:
     return segment.size_bytes - _layout.inbox_bytes(0)
-
-
-def _body(segment: Segment) -> memoryview:
-    return segment.view[_layout.BODY_OFFSET :]
 
 
 def _is_half(entry: os.DirEntry[str], now: float) -> bool:
@@ -684,37 +512,3 @@ def _is_half(entry: os.DirEntry[str], now: float) -> bool:
 
 def _left(ends_at: float) -> float:
     return max(0.0, ends_at - time.monotonic())
-
-
-class _Places:
-    """The places of this process, by prefix."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._by_prefix: dict[str, Place] = {}
-        _fork.in_child(self, _Places.__init__)
-
-    def get(self, prefix: str, sizes: Sizes) -> Place:
-        """Return the place of `prefix` for one more user."""
-        with self._lock:
-            place = self._by_prefix.get(prefix)
-            if place is None:
-                place = self._by_prefix[prefix] = Place(prefix, sizes)
-            place.users += 1
-            return place
-
-    @property
-    def has_any(self) -> bool:
-        """Whether any layer of this process is attached."""
-        return bool(self._by_prefix)
-
-    def release(self, prefix: str, place: Place) -> None:
-        """Undo one `get`."""
-        with self._lock:
-            place.users -= 1
-            if not place.users:
-                self._by_prefix.pop(prefix, None)
-                place.close()
-
-
-places: Final = _Places()

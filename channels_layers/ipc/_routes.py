@@ -10,13 +10,13 @@ from ..errors import ChannelFull
 from ._errors import SegmentDamaged
 from ._inbox import digest_of
 from ._layout import AWAKE, EPOCH, MESSAGE
-from ._place import full_error
 from ._queue_layout import CorruptSegment
+from ._room import full_error
 
 if TYPE_CHECKING:
     from ._attachment import Attachment
     from ._peer import Peer
-    from ._place import Queue
+    from ._queue_files import Queue
 
 _LONGEST_IN_A_QUEUE: Final = 16_384  # bytes; 36 blocks
 _NOBODY: Final = "nobody"  # in the names of the files of large messages in queues

@@ -21,7 +21,8 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -444,3 +445,13 @@ def locked_by(descriptor: int, byte: int) -> int:
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     return 0 if kind == fcntl.F_UNLCK else int(pid) or -1
+
+
+@contextmanager
+def held(lock: Lock, seconds: float) -> Iterator[None]:
+    """Hold a segment's lock; blocks."""
+    lock.acquire(seconds)
+    try:
+        yield
+    finally:
+        lock.release()

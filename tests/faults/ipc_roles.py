@@ -9,6 +9,7 @@ A process notes each step in a file of its own, which outlives it:
     g W N    it came through the group
     p W N    it came to a member of the group, which may have died
     x TEXT   what must not be
+    l N WHY  so many messages were dropped unread, says the witness
     m S      the longest call so far took S seconds
 """
 
@@ -24,7 +25,12 @@ from channels_layers import ChannelFull, IPCChannelLayer
 
 QUEUE = "jobs"
 GROUP = "all"
-OPTIONS = {"capacity": 100, "channel_capacity": {"witness.*": 100_000}, "lease": 2}
+OPTIONS = {
+    "capacity": 100,
+    "channel_capacity": {"witness.*": 100_000},
+    "lease": 2,
+    "message_memory": 512 << 20,  # inboxes that do not fill up where the witness has to wait
+}
 
 
 class Notes:
@@ -134,6 +140,8 @@ async def witness(report, prefix, path):
                 break
             continue
         note_arrival(notes, found)
+    for why, count in (await layer.statistics())["dropped_count"].items():
+        notes.add("l", count, why)
     await layer.close()
 
 
@@ -148,5 +156,6 @@ async def drain(report, prefix, path):
         except TimeoutError:
             break
     report.tell(await layer.group_channels(GROUP))
+    await report.heard()
     await layer.flush()  # what was sent to members that had died
     await layer.close()

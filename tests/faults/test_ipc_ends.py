@@ -13,11 +13,11 @@ from pathlib import Path
 
 import ipc_processes
 import pytest
-from ipc_processes import descriptors, until
+from ipc_processes import descriptors, threads, until
 
 from channels_layers import IPCChannelLayer
 from channels_layers.errors import BackendUnavailable
-from channels_layers.ipc import _directory, _place
+from channels_layers.ipc import _directory, _segment
 
 LEASE = 2
 
@@ -136,7 +136,7 @@ def test_the_places_of_the_dead_are_free_for_others(prefix):
     """As many have died as may live, and the next one comes before anybody has cleared up."""
 
     def fill(place):
-        with _place.held(place.board_lock, 5):
+        with _segment.held(place.board_lock, 5):
             for number in range(_directory.SLOTS - 1):
                 place.directory.add_client(f"dead{number}")
 
@@ -157,7 +157,7 @@ PROGRAM = """
 import asyncio, sys
 from channels_layers import IPCChannelLayer
 from channels_layers.errors import BackendUnavailable
-from channels_layers.ipc import _directory, _place
+from channels_layers.ipc import _directory, _place, _segment
 
 async def use(layer):
     own = await layer.new_channel()
@@ -328,3 +328,26 @@ def test_no_thread_or_descriptor_outlives_the_last_layer(prefix):
 
     asyncio.run(main())
     assert prefix.files() == []
+
+
+def test_a_first_call_that_is_cancelled_leaves_nothing_open_once_it_is_closed(prefix):
+    """Its thread may still attach, or begin to, when the layer is closed."""
+
+    async def cut_after(steps, call):
+        job = asyncio.ensure_future(call)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+
+    async def begin_and_close(steps):
+        layer = layer_of(prefix.name)
+        await cut_after(steps, layer.open())
+        if steps % 2:
+            await cut_after(steps // 2, layer.close())
+        await layer.close()
+
+    for steps in range(60):
+        asyncio.run(begin_and_close(steps % 8))
+        until(lambda: not threads(), f"our threads end: {threads()}, after {steps}", 10)
+        assert not descriptors(under=prefix.folder)

@@ -46,7 +46,7 @@ async def be_parent(report, prefix):
     report.tell({"own": own, "children": children})
     await report.heard()
     place = layer._backend._attached.place
-    queue = place.queue_of("jobs")
+    queue = place.queues.of("jobs")
     locks = [queue.lock, place.board_lock, layer._backend._attached.own.lock]
     for lock in locks:
         lock.acquire(10)

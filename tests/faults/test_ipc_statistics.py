@@ -320,3 +320,29 @@ def test_copies_that_found_no_room_are_counted_for_each_member(processes, prefix
 
     asyncio.run(main())
     assert member.ended() == 0
+
+
+async def count_three(report, prefix):
+    async with IPCChannelLayer(prefix) as layer:
+        channel = await layer.new_channel()
+        for n in range(3):
+            await layer.send(channel, {"n": n})
+            await layer.receive(channel)
+        report.tell(channel)
+        await report.heard()
+
+
+def test_what_a_killed_client_has_counted_stays(processes, prefix):
+    counting = processes.start(count_three, prefix.name)
+    inbox = prefix.folder / f"inbox-{client_in(counting.told())}"
+
+    async def main():
+        async with IPCChannelLayer(prefix.name) as layer:
+            while (await layer.statistics())["messages_count"] != 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            counting.kill()
+            while inbox.exists():
+                assert (await layer.statistics())["messages_count"] == 3
+            assert (await layer.statistics())["messages_count"] == 3
+
+    asyncio.run(main())

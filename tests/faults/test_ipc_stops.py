@@ -41,7 +41,7 @@ async def hold(report, prefix, what, channel):
         else:
             lock = {
                 "inbox": lambda: place.peer(client).lock,
-                "queue": lambda: place.queue_of(channel).lock,
+                "queue": lambda: place.queues.of(channel).lock,
                 "board": lambda: place.board_lock,
             }[what]()
             lock.acquire(10)
