@@ -18,6 +18,7 @@ class Proxy:
         self._is_refusing = False
         self._is_silent = threading.Event()  # takes what comes, and hands nothing on
         self._writers = set()
+        self._tasks = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         ready = threading.Event()
@@ -59,20 +60,24 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
         ready.set()
 
-    async def _accept(self, reader, writer):
+    def _accept(self, reader, writer):
+        # Known at once: the task may be cancelled before it has begun.
         self.connections += 1
-        if self._is_refusing:
-            writer.transport.abort()
-            return
+        self._writers.add(writer)
+        task = self._loop.create_task(self._forward(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _forward(self, reader, writer):
+        ends = [writer]
         try:
-            there, forth = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = (writer, forth)
-        self._writers.update(ends)
-        try:
-            await asyncio.gather(self._pipe(reader, forth), self._pipe(there, writer))
+            if self._is_refusing:
+                return
+            with contextlib.suppress(OSError):
+                there, forth = await asyncio.open_connection("127.0.0.1", self._target)
+                ends.append(forth)
+                self._writers.add(forth)
+                await asyncio.gather(self._pipe(reader, forth), self._pipe(there, writer))
         finally:
             for end in ends:
                 end.transport.abort()
@@ -95,9 +100,10 @@ class Proxy:
 
     async def _end(self):
         self._server.close()
-        await self._cut()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._cut()
+        await asyncio.sleep(0)  # in which what was cut is let go of
         self._loop.call_soon(self._loop.stop)

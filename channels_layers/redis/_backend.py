@@ -5,32 +5,32 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
-
-import anyio
-import ormsgpack
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from .. import _fork
 from .._core.names import client_of
-from .._loops import new_waiter, pause
+from .._loops import new_waiter, pause, wake
 from ..backend import NOTHING_AT_ONCE, Backend, Client, Prompt
 from ..errors import BackendUnavailable, ChannelFull
 from ..guarantees import Guarantees
 from ..options import LayerOptions
 from ..statistics import Statistics, add_up
+from ._broadcast import Broadcast, Spread
 from ._errors import ServerSilent
-from ._groups import Spread, Spreading
+from ._flush import flush
+from ._hand import Origin
 from ._hosts import Address
+from ._lane import Lane
 from ._numbers import of_queues
-from ._session import Question, Session
+from ._session import Session
 from ._shard import Setup, Shard
 from ._shards import ShardRing
 
 _IN_TIME: Final = 0.9  # of the time for a call, so that the error says what was wrong
-_FLUSHED_S: Final = 1.0  # how long to wait for clients to hear of a flush; they hear it anyway
-_POLL_S: Final = 0.005
+_SLACK: Final = 0.05  # of the time of a call: how long to wait for the home's word at its end
+_GLANCED_S: Final = 0.3  # in which `Workers` have looked at all shards
 
 
 class RedisBackend(Backend):
@@ -41,7 +41,13 @@ class RedisBackend(Backend):
     tells_gaps = True
 
     def __init__(
-        self, addresses: Sequence[Address], base: str, options: LayerOptions, rotation: float
+        self,
+        addresses: Sequence[Address],
+        base: str,
+        options: LayerOptions,
+        rotation: float,
+        *,
+        redelivers: bool,
     ) -> None:
         """Name the servers; nothing is touched before `open`."""
         self._addresses = addresses
@@ -49,21 +55,22 @@ class RedisBackend(Backend):
         self._base = base
         self._options = options
         self._rotation = rotation
-        self._capacity = options.rules().capacities.of
+        self._redelivers = redelivers
         self._expiry_ms = int(options.expiry * 1000)
         self.guarantees = Guarantees(
             shared=True, cross_process=True, ordered_channels=len(addresses) == 1
         )
+        self._broadcast = Broadcast(
+            self._ring, self._expiry_ms, options.timeout, options.rules().capacities.of
+        )
         self._session: Session | None = None
-        self._spreading = Spreading(self._options.timeout)
         # What came back while the layer was not open: channel, payloads and their ends.
         self._kept: deque[tuple[str, list[tuple[bytes, float]]]] = deque()
-        self._origins: dict[str, tuple[int, str]] = {}  # see `Workers`
+        self._origins: OrderedDict[int, Origin] = OrderedDict()  # see `Workers`
         _fork.in_child(self, RedisBackend._begin_in_child)
 
     def _begin_in_child(self) -> None:
         self._session = None
-        self._spreading = Spreading(self._options.timeout)
         self._kept.clear()
         self._origins.clear()
 
@@ -81,6 +88,7 @@ class RedisBackend(Backend):
                 ttl_ms=ttl_ms,
                 expiry_ms=self._expiry_ms,
                 seconds=self._options.timeout * _IN_TIME,
+                redelivers=self._redelivers,
             )
             session = self._session = Session(
                 client,
@@ -122,17 +130,17 @@ class RedisBackend(Backend):
         """See `Backend.send`."""
         session = self._open
         route = session.routes.get(channel) or session.route(channel)
-        if route.client and len(session.shards) > 1:
-            await self._spreading.before()
         if route.shard is None:
             is_taken = await self._send_to_any(session, channel, payload, capacity)
         else:
             words = (channel, route.client, route.account, capacity, self._expiry_ms, payload, 1)
+            lane = session.use(route.shard).lane
             if route.client == session.client.id:
                 is_taken = await session.send_to_self(*words)
-            else:
-                lane = session.use(route.shard).lane
+            elif session.line.is_empty or (route.client and len(session.shards) == 1):
                 is_taken = await lane.outcome(lane.submit("send", *words))
+            else:  # what is on its way to a group may have to come before
+                is_taken = await session.in_turn(lane, "send", *words)
         if not is_taken:
             await pause()  # whoever tries again at once must let the readers run
             raise ChannelFull(channel, capacity)
@@ -181,6 +189,43 @@ class RedisBackend(Backend):
         else:
             session.call(lambda: session.workers.give_back(channel, given))
 
+    async def answer(self, channels: Iterable[str]) -> float:
+        """See `Backend.answer`."""
+        session = self._open
+        names = {channel: session.ring.of_channel(channel) for channel in channels}
+        spread = [channel for channel, index in names.items() if index is None]
+        indices = session.indices if spread else set(names.values())
+        shards = [session.use(index) for index in indices if index is not None]
+        lanes = [shard.lane for shard in shards if shard.is_connected]
+        # What was wanted is given with one answer, and confirmed with the next.
+        for _ in range(2):
+            await self._come_round(session, lanes)
+        # Where no receiver of this client waits, they look only now and then.
+        spread = spread if len(lanes) > 1 else []
+        asked = [(lane, lane.submit("numbers_of", channel)) for channel in spread for lane in lanes]
+        found = [await lane.outcome(command) for lane, command in asked]
+        pending = [of_queues(one, self._options.expiry)[0]["messages_pending"] for one in found]
+        return _GLANCED_S if any(pending) else 0.0
+
+    async def _come_round(self, session: Session, lanes: Sequence[Lane]) -> None:
+        """Return when shards have answered everything up to now; or do not, for long."""
+        waiter, left = new_waiter(), len(lanes)
+
+        def hear(_: object) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                wake((waiter,))
+
+        def begin() -> None:
+            until = time.monotonic() + session.seconds
+            for lane in lanes:
+                lane.post("none", then=hear, gives_up_at=until)
+
+        if lanes:
+            session.call(begin)  # after what is wanted, which goes the same way
+            await waiter
+
     async def is_alive(self, client_id: str) -> bool:
         """See `Backend.is_alive`."""
         session = self._open
@@ -192,196 +237,118 @@ class RedisBackend(Backend):
     async def group_add(self, group: str, channel: str) -> None:
         """See `Backend.group_add`."""
         session = self._open
-        shard, client, owner, is_here = self._places(session, group, channel)
-        if owner and owner != client.id and not is_here and not await self.is_alive(owner):
-            owner = ""
-
-        def added(result: list[int]) -> None:
-            if owner == client.id and session.versions.is_new(group, channel, result[0]):
-                client.member_added(group, channel)
-
-        lifetime_ms = int(self._options.group_expiry * 1000)
-        words = ("add", group, channel, owner, lifetime_ms, int(is_here))
-        version, _ = await shard.lane.do(*words, then=added)
-        if owner and owner != client.id and not is_here:
-            await self._notify(session, "A", owner, channel, version, group)
+        ends_at = time.monotonic() + session.seconds
+        shard, owner, is_here = self._places(session, group, channel)
+        if owner and owner != session.client.id and not is_here:
+            home = session.use(session.ring.of(owner))
+            if not await home.lane.do("alive", owner, ends_at=ends_at):
+                owner = ""
+        lifetime_ms, lasts = session.memberships.on_adding
+        words = ("add", group, channel, owner, lifetime_ms, int(is_here), lasts)
+        await self._change(session, shard, "A", owner, is_here, words, ends_at)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """See `Backend.group_discard`."""
         session = self._open
-        shard, client, owner, is_here = self._places(session, group, channel)
-
-        def discarded(result: list[int]) -> None:
-            if owner == client.id and session.versions.is_new(group, channel, result[0]):
-                client.member_discarded(group, channel)
-
+        ends_at = time.monotonic() + session.seconds
+        shard, owner, is_here = self._places(session, group, channel)
         words = ("discard", group, channel, int(is_here))
-        (version,) = await shard.lane.do(*words, then=discarded)
-        if owner and owner != client.id and not is_here:
-            await self._notify(session, "X", owner, channel, version, group)
+        await self._change(session, shard, "X", owner, is_here, words, ends_at)
 
-    def _places(
-        self, session: Session, group: str, channel: str
-    ) -> tuple[Shard, Client, str, bool]:
-        """Return a group's shard, the own client, the owner of a channel; is its inbox there?"""
+    def _places(self, session: Session, group: str, channel: str) -> tuple[Shard, str, bool]:
+        """Return a group's shard, the owner of a channel or "", and whether its inbox is there."""
         shard = session.use(session.ring.of(group))
         owner = client_of(channel) or ""
         is_here = bool(owner) and session.ring.of(owner) == shard.index
-        return shard, session.client, owner, is_here
+        return shard, owner, is_here
 
-    async def _notify(
-        self, session: Session, what: str, owner: str, channel: str, version: int, group: str
-    ) -> None:
-        shard = session.use(session.ring.of(owner))
-        await shard.lane.do("notify", what, channel, version, group, owner)
+    async def _change(
+        self, session: Session, shard: Shard, what: str, owner: str, is_here: bool,
+        words: tuple[Any, ...], ends_at: float,
+    ) -> None:  # fmt: skip
+        """Change a membership on the shard of its group, and let the owner know.
+
+        The news goes from the home, so that it does even if the caller is gone by then.
+
+        Raises:
+            ServerSilent: it is changed there, but the shard of the owner does not answer.
+        """
+        client = session.client
+        _, group, channel, *_ = words
+        telling = Spread(new_waiter(), ends_at)
+
+        def changed(result: list[int]) -> None:
+            version = result[0]
+            if owner == client.id:
+                if session.memberships.is_new(group, channel, version):
+                    change = client.member_added if what == "A" else client.member_discarded
+                    change(group, channel)
+            elif owner and not is_here:
+                home = session.use(session.ring.of(owner))
+                news = (what, channel, version, group, owner)
+                then = telling.begin(home.label)
+                home.lane.post("notify", *news, then=then, gives_up_at=ends_at)
+            telling.end()
+
+        await session.in_turn(shard.lane, *words, then=changed, ends_at=ends_at)
+        if owner and owner != client.id and not is_here:
+            await telling.arrived(ends_at + session.seconds * _SLACK)
 
     async def group_send(self, group: str, payload: bytes) -> None:
         """See `Backend.group_send`."""
         session = self._open
-        client = session.client
-        shard = session.use(session.ring.of(group))
-
-        def fan_out(last: bytes) -> None:
-            session.after(last, lambda: client.fan_out(group, payload))
-            session.credit.settle_soon()
-
         if len(session.shards) == 1:
-
-            def published(result: list[Any]) -> None:
-                is_mine, last, _, unowned = result
-                for channel in unowned:
-                    self._queue_copy(session, channel.decode(), payload)
-                if is_mine:
-                    fan_out(last)
-
-            await shard.lane.do("publish", group, self._expiry_ms, payload, then=published)
-            return
-        await self._send_over_shards(session, shard, group, payload, fan_out)
-
-    async def _send_over_shards(
-        self,
-        session: Session,
-        shard: Shard,
-        group: str,
-        payload: bytes,
-        fan_out: Callable[[bytes], None],
-    ) -> None:
-        """Send to the members on all shards; what is sent afterwards waits for its turn.
-
-        Raises:
-            ServerSilent: some may have got it, but not those of a shard that does not answer.
-        """
-        turn, spread = self._spreading.begin(), Spread(new_waiter())
-
-        def published(result: list[Any]) -> None:
-            is_mine, last, others, unowned = result
-            for channel in unowned:
-                self._queue_copy(session, channel.decode(), payload)
-            by_shard: dict[int, list[str]] = {}
-            for owner in others:
-                by_shard.setdefault(session.ring.of(owner.decode()), []).append(owner.decode())
-            if is_mine and shard is session.home:
-                fan_out(last)
-            elif is_mine:
-                by_shard.setdefault(session.home.index, [])
-            for index, owners in by_shard.items():
-                is_own = bool(is_mine) and index == session.home.index != shard.index
-                then = spread.begin(session.shards[index].label, fan_out if is_own else None)
-                words = (group, self._expiry_ms, payload, *owners)
-                session.use(index).lane.post("copy", *words, then=then, gives_up=True)
-            spread.go_on()
-
-        try:
-            await self._spreading.before(turn)
-            await shard.lane.do("publish", group, self._expiry_ms, payload, then=published)
-        finally:
-            self._spreading.end(turn)
-        await spread.arrived(self._options.timeout)
-
-    def _queue_copy(self, session: Session, channel: str, payload: bytes) -> None:
-        """Queue a copy for a member that no client owns; a miss is counted there."""
-        index = session.ring.of_channel(channel)
-        capacity = self._capacity(channel)
-        if index is None:
-            serving = [shard for shard in session.shards if not shard.lane.problem]
-            shard = session.use(random.choice(serving or session.shards).index)  # noqa: S311
-            capacity = session.ring.share_of(channel, capacity, shard.index)
+            await self._broadcast.publish(session, group, payload)
         else:
-            shard = session.use(index)
-        shard.lane.post("queue", channel, capacity, self._expiry_ms, payload)
+            await self._broadcast.spread(session, group, payload)
 
     async def group_channels(self, group: str) -> list[str]:
         """See `Backend.group_channels`."""
         session = self._open
+        ends_at = time.monotonic() + session.seconds
         shard = session.use(session.ring.of(group))
-        names = await shard.lane.do("members", group)
+        unowned, owned = await shard.lane.do("members", group, ends_at=ends_at)
         # What others have changed of the own members stands in the inbox, perhaps still unread.
         with contextlib.suppress(BackendUnavailable):
-            (last,) = await session.home.lane.do("copy", group, 0, b"")
-            await session.read_up_to(last)
-        return [name.decode() for name in names]
+            last = await session.home.lane.do("newest", ends_at=ends_at)
+            await session.read_up_to(last, ends_at)
+        return [name.decode() for name in (*unowned, *owned)]
 
     # The whole prefix
 
     async def flush(self) -> None:
         """See `Backend.flush`."""
-        session = self._open
-        flushing = [
-            (shard.lane, shard.lane.submit("flush")) for shard in map(session.use, session.indices)
-        ]
-        replies = [await lane.outcome(command) for lane, command in flushing]
-        for shard in session.shards:
-            while await shard.lane.do("clean"):
-                pass
-        ends_at = time.monotonic() + min(_FLUSHED_S, session.seconds / 2)
-        for shard, (generation,) in zip(session.shards, replies, strict=True):
-            if shard is not session.home:
-                shard.generation = int(generation)
-            while await shard.lane.do("unseen", generation) and time.monotonic() < ends_at:  # noqa: ASYNC110
-                await anyio.sleep(_POLL_S)
+        await flush(self._open)
 
     async def statistics(self, channel: str | None = None) -> Statistics:
         """See `Backend.statistics`."""
         session = self._open
+        ends_at = time.monotonic() + session.seconds
         if channel is None:
-            return await self._statistics(session)
+            parts = [session.client.statistics()]
+            for found in await self._ask(session, session.indices, ends_at, "numbers"):
+                queues, clients = of_queues(found, self._options.expiry)
+                parts.append(queues)
+                parts += [numbers for client, numbers in clients if client != session.client.id]
+            return add_up(parts)
         owner = client_of(channel)
         index = session.ring.of_channel(channel)
-        parts: list[Statistics] = []
+        parts = []
         if owner == session.client.id:
             parts.append(session.client.statistics(channel))
         elif owner is not None:
-            answer = await self._answer(session, owner, channel)
+            answer = await session.questions.ask(owner, channel, ends_at)
             if answer is not None:
                 parts.append(answer)
-        for shard in map(session.use, session.indices if index is None else [index]):
-            found = await shard.lane.do("numbers_of", channel)
+        indices = session.indices if index is None else [index]
+        for found in await self._ask(session, indices, ends_at, "numbers_of", channel):
             parts.append(of_queues(found, self._options.expiry)[0])
         return add_up(parts)
 
-    async def _statistics(self, session: Session) -> Statistics:
-        parts = [session.client.statistics()]
-        for shard in map(session.use, session.indices):
-            found = await shard.lane.do("numbers")
-            queues, clients = of_queues(found, self._options.expiry)
-            parts.append(queues)
-            parts += [numbers for client, numbers in clients if client != session.client.id]
-        return add_up(parts)
-
-    async def _answer(self, session: Session, owner: str, channel: str) -> Statistics | None:
-        """Ask the owner of a channel for its numbers; None where nobody owns it."""
-        shard = session.use(session.ring.of(owner))
-        number = str(next(session.numbers))
-        question = session.questions[number] = Question(new_waiter())
-        try:
-            words = f"Q {number} {session.client.id}"
-            if not await shard.lane.do("talk", words, channel, owner):
-                return None
-            with anyio.fail_after(session.seconds):
-                await question.waiter
-            numbers = ormsgpack.unpackb(question.answer)
-        except TimeoutError as exc:
-            raise ServerSilent(shard.label, f"client {owner} does not answer") from exc
-        finally:
-            session.questions.pop(number, None)
-        return cast("Statistics", {key: numbers[key] for key in Statistics.__annotations__})
+    async def _ask(
+        self, session: Session, indices: Iterable[int], ends_at: float, *words: Any
+    ) -> list[Any]:
+        """Ask some shards at the same time, and return their answers."""
+        lanes = [session.use(index).lane for index in indices]
+        asked = [(lane, lane.submit(*words, ends_at=ends_at)) for lane in lanes]
+        return [await lane.outcome(command) for lane, command in asked]

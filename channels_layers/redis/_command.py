@@ -15,7 +15,7 @@ class Command:
     """One operation of the batch script, on its way."""
 
     __slots__ = (
-        "deadline", "error", "gives_up", "is_blank", "is_done", "is_late", "is_movable",
+        "deadline", "error", "failed", "gives_up", "is_blank", "is_done", "is_late", "is_movable",
         "is_over", "is_sent", "name", "result", "size_bytes", "then", "tries", "waiter", "words",
     )  # fmt: skip
 
@@ -32,6 +32,7 @@ class Command:
         self.deadline = deadline
         self.waiter = waiter  # of whoever waits for it; without one it is tried until it is done
         self.then = then
+        self.failed: Callable[[], object] | None = None  # may be called again
         self.gives_up = False  # without a waiter: it is not tried for ever; `then` hears None
         self.result: Any = None
         self.error: Exception | None = None
@@ -58,6 +59,8 @@ class Command:
 
     def end(self, result: Any = None, error: Exception | None = None) -> None:
         """Let whoever waits for it have its result."""
+        if error is not None and self.failed is not None:
+            self.failed()
         if self.waiter is not None and not self.is_over:
             self.result, self.error, self.is_over = result, error, True
             wake_one(self.waiter)

@@ -132,6 +132,8 @@ class Credit:
             self._send()
 
     def _settle(self) -> None:
+        if self._loop is not asyncio._get_running_loop():
+            return  # another one has taken over, with a timer of its own
         self._timer = None
         if self._came or self._bytes or self._client.ledger.changed:
             self._pause_s = _SOON_S

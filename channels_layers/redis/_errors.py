@@ -43,3 +43,12 @@ class ServerRefused(BackendError):
 
 class LinkBroken(Exception):
     """A connection is gone, or none could be made; another one may do."""
+
+
+class NotServing(LinkBroken):
+    """A server has answered that it does not serve now; what it was asked for was not done."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has no memory for more, and still does what makes room."""
+        return str(self).startswith("OOM")

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from ..errors import ConfigurationError, UnsupportedByBackend
 
-Host: TypeAlias = str | tuple[str, int] | Mapping[str, Any]
+Host: TypeAlias = str | tuple[str, int | str] | Mapping[str, Any]
 
 _DEFAULT: Final = "redis://localhost:6379"
 _SCHEMES: Final = ("redis", "rediss", "unix")
 # Of redis-py's connections; what would change how this package waits and reads is its own.
 _TAKEN: Final = ("username", "password", "db", "client_name", "socket_keepalive")
+_HIGHEST_PORT: Final = 65_535
 _FORMS: Final = "a URL, (host, port) or {'address': ..., 'name': ...}"
 
 
@@ -50,19 +51,29 @@ def addresses(hosts: Host | Sequence[Host] | None) -> tuple[Address, ...]:
     return found
 
 
-def urls_of(url: str) -> list[str]:
-    """Take ``redis://user:password@host:1,host:2/0`` apart: one URL for each host, no query."""
+def urls_of(url: str) -> tuple[list[str], str]:
+    """Take ``redis://user:password@host:1,host:2/0?prefix=…`` apart.
+
+    Returns:
+        One URL for each host, without a query but for the database of a socket; and the whole
+        without what they have of its query.
+    """
     parts = urlsplit(url)
     userinfo, at, netloc = parts.netloc.rpartition("@")
     if parts.scheme == "unix":
-        return [urlunsplit((parts.scheme, parts.netloc, parts.path, "", parts.fragment))]
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        own = urlencode([(key, value) for key, value in query if key == "db"])
+        rest = urlencode([(key, value) for key, value in query if key != "db"])
+        socket = urlunsplit(parts._replace(query=own))
+        return [socket], f"{url.partition('?')[0]}?{rest}" if own else url
     hosts = netloc.split(",")
     if len(hosts) > 1 and not all(hosts):
         raise ConfigurationError("url", "names a host that is empty")
-    return [
+    urls = [
         urlunsplit((parts.scheme, f"{userinfo}{at}{host}", parts.path, "", parts.fragment))
         for host in hosts
     ]
+    return urls, url
 
 
 def _several(hosts: Host | Sequence[Host] | None) -> Iterable[Host]:
@@ -72,7 +83,7 @@ def _several(hosts: Host | Sequence[Host] | None) -> Iterable[Host]:
         return [hosts]
     if not isinstance(hosts, list | tuple):
         raise ConfigurationError("hosts", f"must be {_FORMS}, or a list of those")
-    if len(hosts) == 2 and isinstance(hosts[0], str) and isinstance(hosts[1], int):
+    if len(hosts) == 2 and isinstance(hosts[0], str) and _is_port(hosts[1]):
         return [(hosts[0], hosts[1])]
     return hosts
 
@@ -82,8 +93,11 @@ def _address(path: str, host: object) -> Address:
         return _from_url(path, host, {}, "")
     if isinstance(host, tuple | list) and len(host) == 2:
         name, port = host
-        if isinstance(name, str) and isinstance(port, int) and not isinstance(port, bool):
-            return _from_url(path, f"redis://{_bracketed(name)}:{port}", {}, "")
+        if isinstance(name, str) and _is_port(port):
+            if not 1 <= int(port) <= _HIGHEST_PORT:
+                problem = f"a port is a number from 1 to {_HIGHEST_PORT}, got {port!r}"
+                raise ConfigurationError(path, problem)
+            return _from_url(path, f"redis://{_bracketed(name)}:{int(port)}", {}, "")
     if isinstance(host, Mapping):
         return _from_mapping(path, host)
     raise ConfigurationError(path, f"must be {_FORMS}, got a {type(host).__name__}")
@@ -144,6 +158,13 @@ def _from_url(path: str, url: str, options: Mapping[str, Any], label: str) -> Ad
     netloc = parts.netloc if parts.hostname or parts.scheme == "unix" else f"localhost:{port}"
     whole = urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, quote_via=quote), ""))
     return Address(label or f"{where}/{int(database or 0)}", whole, dict(options))
+
+
+def _is_port(value: object) -> TypeGuard[int | str]:
+    """Whether a port is meant, as a number or as text, which it is in the environment."""
+    if isinstance(value, str):
+        return _is_number(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(text: str) -> bool:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Final
@@ -19,23 +18,20 @@ from typing import Any, Final
 from anyio import fail_after
 
 from .._loops import new_waiter
-from ..errors import LayerClosed
 from ._command import Command
-from ._errors import LinkBroken, ServerRefused, ServerSilent, ServerUnavailable
+from ._errors import LinkBroken, NotServing, ServerRefused, ServerSilent, ServerUnavailable
 from ._link import Link
+from ._pending import Pending
 from ._scripts import BATCH
 from ._tasks import LONGEST_PAUSE_S, Attempts, begin, end
 
 _logger = logging.getLogger("channels_layers")
 
-_MOST: Final = 256  # commands in a batch
-_MOST_BYTES: Final = 1 << 20  # of payloads in a batch, but for the last command
+_SHORTLY_S: Final = 1.0  # of trouble, in which it may go by
 _SHORTEST_S: Final = 0.005  # between two looks at what is late
 _ELSEWHERE: Final = 1.05  # of the time: how long other event loops wait for the lane's own
-_MOST_TRIES: Final = 60  # of what nobody waits for, one a second
-_NOTHING: Final = ("none", 0)
-_FEW: Final = 2  # commands in a batch, up to which the next is sent at once
-_MANY: Final = 25  # commands in line, from which on they are
+_NEVER: Final = float("inf")
+_MANY: Final = 25  # commands in line, from which on a batch is sent at once
 
 
 class _Superseded(Exception):
@@ -70,23 +66,21 @@ class Lane:
         self.era = ""
         self.link: Link | None = None
         self.problem = ""  # why it is not connected
+        self._troubled_at = 0.0  # when that began
         self._head = head
         self._times = times
         self._seconds = seconds
         self._enter = enter
-        self._extra = extra
         self._seen = seen
-        self._queue: deque[Command] = deque()
-        self._batch: list[Command] = []
-        self._number = 0
+        self._pending = Pending(label, seconds, extra, self._later)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Future[None] | None = None
         self._asked: asyncio.Future[Any] | None = None  # the batch, sent before its task woke up
-        self._is_calm = True  # the last batch was one command, with what goes with it
-        self._is_due = False
         self._must_enter = False
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due_at = _NEVER  # when it looks for what is late
+        self._is_hasty = False  # something is due before
         self._patience: asyncio.Timeout | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -111,14 +105,19 @@ class Lane:
         """Whether commands can go at once."""
         return self.link is not None
 
+    @property
+    def is_down(self) -> bool:
+        """Whether it has tried to connect for a while."""
+        return bool(self.problem) and time.monotonic() > self._troubled_at + _SHORTLY_S
+
     def has(self, name: str) -> bool:
         """Whether such a command is on its way or in line."""
-        return any(command.name == name for command in [*self._batch, *self._queue])
+        return self._pending.has(name)
 
     @property
     def is_busy(self) -> bool:
         """Whether something is on its way or in line."""
-        return bool(self._queue or self._batch)
+        return self._pending.is_busy
 
     def submit(
         self,
@@ -137,10 +136,25 @@ class Lane:
         deadline = ends_at or time.monotonic() + self._seconds
         command = Command(name, words, deadline, new_waiter(), then)
         command.is_movable = is_movable
-        self._append(command)
-        if self._is_calm or len(self._queue) >= _MANY:
-            self._send_now()
+        self.queue(command)
         return command
+
+    def command(
+        self,
+        name: str,
+        *words: Any,
+        then: Callable[[Any], object] | None = None,
+        ends_at: float | None = None,
+    ) -> Command:
+        """Make a command as `submit` does, that is to be queued; its time runs from now on."""
+        deadline = ends_at or time.monotonic() + self._seconds
+        return Command(name, words, deadline, new_waiter(), then)
+
+    def queue(self, command: Command) -> None:
+        """Queue a command that somebody waits for."""
+        self._append(command)
+        if self._pending.is_calm or len(self._pending.line) >= _MANY:
+            self._send_now()
 
     async def outcome(self, command: Command) -> Any:
         """Wait for what comes of a command.
@@ -187,24 +201,35 @@ class Lane:
         name: str,
         *words: Any,
         then: Callable[[Any], object] | None = None,
-        gives_up: bool = False,
+        gives_up_at: float | None = None,
     ) -> Command:
-        """Queue a command that is tried until it is done; or, if it `gives_up`, for `seconds`.
+        """Queue a command that is tried until it is done, or until `gives_up_at`.
 
         `then` hears None when it was given up.
         """
-        command = Command(name, words, time.monotonic() + self._seconds, None, then)
-        command.gives_up = gives_up
+        deadline = gives_up_at or time.monotonic() + self._seconds
+        command = Command(name, words, deadline, None, then)
+        command.gives_up = gives_up_at is not None
         return self._append(command)
+
+    def give_up(self, command: Command) -> None:
+        """Let a command fail that changes nothing, before its time is over."""
+        command.is_late = True
+        command.end(error=ServerUnavailable(self.label, self.problem or "no answer in time"))
 
     def put_first(
         self, commands: list[tuple[Any, ...]], then: Callable[[Any], object] | None = None
     ) -> None:
         """Let commands go before all others, the first one first; `then` hears of the last."""
-        deadline = time.monotonic() + self._seconds
-        for name, *words in reversed(commands):
-            self._queue.appendleft(Command(name, tuple(words), deadline, None, then))
-            then = None
+        self._pending.put_first(commands, then)
+
+    def begin_anew(self) -> None:
+        """Hear that the server keeps no results of earlier batches."""
+        self._pending.first = self._pending.number
+
+    def fail_sent(self, problem: str) -> None:
+        """Let those commands fail that may have been done before the server went back in time."""
+        self._pending.fail_sent(problem)
 
     def enter_again(self) -> None:
         """Make the client known once more, on another connection."""
@@ -213,7 +238,7 @@ class Lane:
 
     def hurry(self) -> None:
         """Send what `extra` has, with the next batch, even if nothing else is to be sent."""
-        self._is_due = True
+        self._pending.is_due = True
         self._go_on_at_home()
 
     def pause(self) -> list[asyncio.Task[None]]:
@@ -228,20 +253,23 @@ class Lane:
         """End; return the tasks that do, which must be awaited."""
         self._is_stopped = True
         tasks = self.pause()
-        for command in [*self._batch, *self._queue]:
-            command.is_done = True
-            command.end(
-                error=ServerSilent(self.label, "was closed") if command.is_sent else LayerClosed()
-            )
-        self._batch, self._queue = [], deque()
+        self._pending.end_all()
         return tasks
 
     # Helpers
 
     def _append(self, command: Command) -> Command:
-        self._queue.append(command)
-        self._go_on_at_home()
+        self._pending.line.append(command)
+        if command.deadline < self._due_at:
+            self._is_hasty = True
+        if self._is_stopped:
+            self._pending.end_all()  # any thread may add something afterwards
+        else:
+            self._go_on_at_home()
         return command
+
+    def _later(self, command: Command) -> None:
+        asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._append, command)
 
     def _go_on_at_home(self) -> None:
         loop = self._loop
@@ -252,9 +280,12 @@ class Lane:
                 loop.call_soon_threadsafe(self._go_on)
 
     def _go_on(self) -> None:
+        if self._loop is not asyncio._get_running_loop():
+            return  # another one has taken over, and found what this was called for
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
-        if self._timer is None and self._task is not None:
+        if self._task is not None and (self._timer is None or self._is_hasty):
+            self._is_hasty = False
             self._watch_time()
 
     def _send_now(self) -> None:
@@ -267,17 +298,19 @@ class Lane:
             self._task is not None
             and self._loop is asyncio._get_running_loop()
             and self.link is not None
-            and not (self._batch or self._must_enter)
-            and self._gather()
+            and not (self._pending.batch or self._must_enter)
+            and self._pending.gather()
         ):
             self._asked = self._begin(self.link)
 
     async def _run(self) -> None:
         try:
-            while True:
-                while not (self._batch or self._gather()):
+            while not self._is_superseded():
+                while not (self._pending.batch or self._pending.gather()):
                     self._idle = asyncio.get_running_loop().create_future()
                     await self._idle
+                    if self._is_superseded():
+                        return
                     self._idle = None
                 try:
                     await self._done()
@@ -285,42 +318,23 @@ class Lane:
                     return
                 except Exception as exc:  # whatever it is, the others must be served
                     _logger.exception("a batch for redis %s failed", self.label)
-                    self._fail(ServerSilent(self.label, repr(exc)))
+                    self._pending.fail(ServerSilent(self.label, repr(exc)))
                     await self._disconnect()
         except asyncio.CancelledError:
-            if self._task in (None, asyncio.current_task()):  # or the link is another loop's
-                await self._disconnect()
+            await self._disconnect()
             raise
 
-    def _gather(self) -> bool:
-        """Make a batch of what is to be done; False if that is nothing."""
-        batch: list[Command] = []
-        size_bytes = 0
-        queue = self._queue
-        while queue and len(batch) < _MOST and size_bytes < _MOST_BYTES:
-            # It removes the results of the batch that it is in, which may be asked for again.
-            if queue[0].name == "forget" and batch:
-                break
-            command = queue.popleft()
-            command.is_done = command.is_given_up
-            if not command.is_done:
-                batch.append(command)
-                size_bytes += command.size_bytes
-                if command.name == "forget":
-                    break
-        if self._is_due and not (batch and batch[0].name == "forget"):
-            self._is_due = False
-            # First, so that what was read makes room for what is sent.
-            batch = [*self._extra(), *batch]
-        if batch:
-            self._number += 1
-            self._batch = batch
-        return bool(batch)
+    def _is_superseded(self) -> bool:
+        """Whether the running task is an old one: all but its own link is another loop's now."""
+        return self._task not in (None, asyncio.current_task())
 
     async def _done(self) -> None:
         """Have the batch done, over as many connections as it takes; or given up."""
         attempts = Attempts()
         while True:
+            if self._is_superseded():
+                raise _Superseded
+            is_full = False
             try:
                 link = await self._connected()
                 if await self._ask(link):
@@ -328,23 +342,44 @@ class Lane:
                 # The server does not know our era: enter again, as after a lost connection.
                 await self._disconnect()
             except (LinkBroken, TimeoutError, OSError) as exc:
-                self.problem = str(exc) or "no answer"
-                if self.link is None:
-                    self._fail_movable()
-                await self._disconnect()
+                is_full = await self._hear_failure(exc)
             except ServerRefused as exc:
-                self.problem = exc.problem
+                self._note(exc.problem)
                 if self.link is not None:
-                    self._fail(exc)  # a command of the batch; the others cannot be told apart
+                    self._pending.fail(exc)  # one of them, and nobody can tell which
                     return
-                self._fail_waiting(exc)
+                self._pending.fail_waiting(exc)
                 await self._disconnect()
-            if all(command.is_given_up for command in self._batch):
-                for command in self._batch:
-                    command.is_done = True
-                self._batch = []
+            if self._pending.let_go():
                 return
-            await attempts.pause()
+            await (self._until_room(attempts) if is_full else attempts.pause())
+
+    async def _hear_failure(self, exc: Exception) -> bool:
+        """Note that the batch was not done, or perhaps not; say whether the server is full."""
+        self._note(str(exc) or "no answer")
+        is_full = False
+        if self.link is not None and isinstance(exc, NotServing):
+            self._pending.refused()
+            is_full = exc.is_full
+        if self.link is None or is_full:
+            self._pending.fail_movable(self.problem)
+        if not is_full:
+            await self._disconnect()
+        return is_full
+
+    async def _until_room(self, attempts: Attempts) -> None:
+        """Wait until it is time for the next attempt, or there is what a full server does."""
+        ends_at = time.monotonic() + attempts.next_s()
+        while not self._pending.make_room_first():
+            idle = self._idle = asyncio.get_running_loop().create_future()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ends_at - time.monotonic()):
+                    await idle
+            if self._is_superseded():
+                raise _Superseded
+            self._idle = None
+            if time.monotonic() >= ends_at:
+                return
 
     def _heard(self, link: Link, reply: list[Any]) -> bool:
         """Tell the commands of the batch what came of them; False where it was not done."""
@@ -352,31 +387,41 @@ class Lane:
             raise _Superseded
         self._asked = None
         if reply[0] == b"ok":
-            self._answer(reply)
+            _, now, changes, results = reply
+            self.problem = ""
+            self._seen(int(now), changes)
+            self._pending.answer(results)
         elif reply[0] == b"stale":
-            self._fail(ServerSilent(self.label, "was asked anew meanwhile"))
+            self._pending.fail(ServerSilent(self.label, "was asked anew meanwhile"))
+        else:
+            self._pending.refused()
         return reply[0] in (b"ok", b"stale")
+
+    def _note(self, problem: str) -> None:
+        if not self.problem:
+            self._troubled_at = time.monotonic()
+        self.problem = problem
 
     async def _connected(self) -> Link:
         if self._must_enter:
             await self._disconnect()
         if self.link is None:
             async with asyncio.timeout(self._seconds):
-                self.link = await self._enter()
+                link = await self._enter()
+            if self._is_superseded():
+                await link.close()
+                raise _Superseded
+            self.link = link
             self._must_enter = False
             self.problem = ""
         return self.link
 
     def _begin(self, link: Link) -> asyncio.Future[Any]:
         """Send the batch."""
-        words: list[Any] = [*self._head, self._number, self.era, *self._times]
-        for command in self._batch:
-            command.is_blank = command.is_given_up
-            if command.is_blank:
-                words += _NOTHING  # in its place, since results are told by theirs
-            else:
-                words += (command.name, len(command.words), *command.words)
-                command.is_sent = True
+        pending = self._pending
+        commands = pending.words()
+        head = (*self._head, pending.number, self.era, *self._times)
+        words = (*head, pending.first, int(pending.makes_room), *commands)
         return link.begin_script(BATCH, *words, hear=partial(self._heard, link))
 
     async def _ask(self, link: Link) -> bool:
@@ -390,99 +435,30 @@ class Lane:
                 if self._patience is patience:  # and not that of another loop
                     self._patience = None
 
-    def _answer(self, reply: list[Any]) -> None:
-        _, now, changes, results = reply
-        batch, self._batch = self._batch, []
-        self._is_calm = len(batch) <= _FEW
-        self._seen(int(now), changes)
-        for command, result in zip(batch, results, strict=True):
-            if isinstance(result, list) and result[:1] == [b"!"]:
-                problem = result[1].decode(errors="replace")
-                self._end_badly(command, ServerRefused(self.label, problem))
-                continue
-            command.is_done = True
-            # What was given up may have been done before, and then these are its results.
-            if not (command.gives_up and command.is_over) and not (command.is_blank and not result):
-                command.tell(result)
-            command.end(result)
-
-    def _fail(self, exc: Exception) -> None:
-        """Let all commands of the batch fail."""
-        batch, self._batch = self._batch, []
-        for command in batch:
-            self._end_badly(command, exc)
-
-    def _end_badly(self, command: Command, exc: Exception) -> None:
-        """Let a command fail, or try it again later where nobody could."""
-        command.end(error=exc)
-        if command.waiter is not None:
-            command.is_done = True
-            return
-        _logger.error("redis %s did not do %r: %s", self.label, command.name, exc)
-        command.tries += 1
-        if command.gives_up or command.tries > _MOST_TRIES:
-            command.is_done = command.is_over = True
-            command.tell(None)
-        else:
-            asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._append, command)
-
-    def fail_sent(self, problem: str) -> None:
-        """Let those commands fail that may have been done before the server went back in time."""
-        for command in self._batch:
-            if command.is_sent:
-                command.end(error=ServerSilent(self.label, problem))
-                command.is_late = True
-
-    def _fail_movable(self) -> None:
-        """Let those commands fail that may be done elsewhere, and were not sent here."""
-        for command in [*self._batch, *self._queue]:
-            if command.is_movable and not command.is_sent:
-                command.is_late = True
-                command.end(error=ServerUnavailable(self.label, self.problem))
-
-    def _fail_waiting(self, exc: ServerRefused) -> None:
-        """Let all commands fail that wait for a connection, which cannot be made."""
-        for command in [*self._batch, *self._queue]:
-            command.end(error=exc)
-
     async def _disconnect(self) -> None:
+        if self._is_superseded():
+            return
         link, self.link, self._asked = self.link, None, None
         if link is not None:
             await link.close()
 
     def _watch_time(self) -> None:
         """Wake up when the first command has waited for too long."""
-        waiting = [*self._batch[:1], *([self._queue[0]] if self._queue else [])]
-        if not waiting:
+        if self._timer is not None:
+            self._timer.cancel()
             self._timer = None
-            return
-        due_in_s = min(command.deadline for command in waiting) - time.monotonic()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(due_in_s, _SHORTEST_S), self._expire)
+        self._due_at = self._pending.next_deadline()
+        if self._due_at < _NEVER:
+            loop = asyncio.get_running_loop()
+            due_in_s = max(self._due_at - time.monotonic(), _SHORTEST_S)
+            self._timer = loop.call_later(due_in_s, self._expire)
 
     def _expire(self) -> None:
-        now = time.monotonic()
-        problem = self.problem or "no answer in time"
-        is_late = False
-        for command in [*self._batch, *self._queue]:
-            if command.deadline > now:
-                continue
-            is_late = is_late or command.is_sent
-            if command.waiter is None and not command.gives_up:
-                command.deadline = now + self._seconds
-                continue
-            if command.gives_up and not command.is_over:
-                command.is_over = command.is_late = True
-                command.tell(None)
-                continue
-            command.is_late = True
-            if command.is_sent:
-                command.end(error=ServerSilent(self.label, problem))
-            else:
-                command.end(error=ServerUnavailable(self.label, problem))
-        while self._queue and self._queue[0].is_given_up:
-            self._queue.popleft()
-        if is_late and self._patience is not None:
-            # The server is silent: try another connection.
+        if asyncio._get_running_loop() is not self._loop:
+            return  # another one has taken over, with a timer of its own
+        is_silent = self._pending.expire(self.problem or "no answer in time")
+        if is_silent and self._patience is not None and not self._patience.expired():
+            # Try another connection.
             self._patience.reschedule(asyncio.get_running_loop().time())
+        self._timer = None
         self._watch_time()

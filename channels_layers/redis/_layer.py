@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
 from urllib.parse import quote
 
 from .._core.capacity import ChannelCapacity
 from ..config import query_options
 from ..errors import ConfigurationError, UnsupportedByBackend
 from ..layer import ChannelLayer
-from ..options import MIB, CapacityScope, LayerOptions
+from ..options import MIB, CapacityScope, LayerOptions, check_prefix, check_seconds
 from ._hosts import Host, addresses, urls_of
+
+AfterFailover: TypeAlias = Literal["drop", "redeliver"]
 
 _WIRE_FORMAT = 1  # in all keys: layers of another one do not meet
 
@@ -30,6 +32,8 @@ class RedisChannelLayer(ChannelLayer):
         serializer_format: ``"msgpack"``; others are not there yet.
         random_prefix_length: Accepted, as channels_redis has it; no effect.
         rotation: Seconds after which receivers of normal channels wait on another shard.
+        after_failover: What becomes of the messages in a normal channel when its server went back
+            in time: ``"drop"`` them, counted, since some may have been read; or ``"redeliver"``.
 
     Raises:
         ConfigurationError: an option has a wrong value.
@@ -49,6 +53,7 @@ class RedisChannelLayer(ChannelLayer):
         serializer_format: str = "msgpack",
         *,
         rotation: float = 5,
+        after_failover: AfterFailover = "drop",
         capacity_scope: CapacityScope = "channel",
         renew_memberships: bool = True,
         on_gap: str | None = None,
@@ -63,12 +68,11 @@ class RedisChannelLayer(ChannelLayer):
         if serializer_format != "msgpack":
             what = f"serializer_format={serializer_format!r} (yet)"
             raise UnsupportedByBackend(what, "RedisChannelLayer")
-        given: object = prefix
-        if not isinstance(given, str) or not given:
-            raise ConfigurationError("prefix", f"must be a str that is not empty, got {given!r}")
-        seconds: object = rotation
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
-            raise ConfigurationError("rotation", f"must be more than 0 seconds, got {rotation!r}")
+        check_prefix(prefix)
+        check_seconds("rotation", rotation)
+        if after_failover not in ("drop", "redeliver"):
+            problem = f"must be 'drop' or 'redeliver', got {after_failover!r}"
+            raise ConfigurationError("after_failover", problem)
         options = LayerOptions(
             expiry=expiry,
             group_expiry=group_expiry,
@@ -90,7 +94,9 @@ class RedisChannelLayer(ChannelLayer):
             raise ConfigurationError("RedisChannelLayer", problem) from exc
         # Quoted, so that no prefix with a colon meets the keys of another.
         base = f"{quote(prefix, safe='')}:{_WIRE_FORMAT}:"
-        super().__init__(options, RedisBackend(servers, base, options, rotation))
+        redelivers = after_failover == "redeliver"
+        backend = RedisBackend(servers, base, options, rotation, redelivers=redelivers)
+        super().__init__(options, backend)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -99,4 +105,5 @@ class RedisChannelLayer(ChannelLayer):
         Raises:
             ConfigurationError: the URL describes no layer.
         """
-        return cls(urls_of(url), **query_options(cls, url))
+        urls, rest = urls_of(url)
+        return cls(urls, **query_options(cls, rest))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import re
 from functools import partial
 from typing import Any, Final
 
@@ -14,22 +14,23 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from .. import _fork
-from ._errors import LinkBroken, ServerRefused
+from . import _abandoned
+from ._errors import LinkBroken, NotServing, ServerRefused
 from ._hosts import Address
 from ._scripts import Script
 from ._wire import Again, Hear, Wire
 
 _OLDEST: Final = (6, 2)
-# How those errors begin after which another attempt, later or elsewhere, may succeed.
-_PASSING: Final = (
-    "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY",
-    "TRYAGAIN", "UNKILLABLE",
-)  # fmt: skip
+# How those errors begin after which another attempt, later or elsewhere, may succeed. A script
+# gets them before it has changed anything. Redis 6.2 then puts words before them, 7.0 behind.
+_PASSING: Final = re.compile(
+    r"(?:ERR Error running script .*: -)?"
+    r"((?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)"
+    r"\b.*?)(?: script: \w+, on @user_script:\d+\.)?",
+    re.DOTALL,
+)
 _NO_SCRIPT: Final = "NOSCRIPT"
-
-# All connections. Those of a parent or of an abandoned event loop stay here, with their sockets
-# closed: what they do when they are collected would be wrong there.
-_connections: set[AbstractConnection] = set()
+_NO_DATABASE: Final = ("DB index", "invalid DB index")  # of that number
 
 
 class Link:
@@ -55,9 +56,8 @@ class Link:
             protocol=2,
         )
         self._wire: Wire | None = None
-        self._is_abandoned = False
         self.run = ""  # the server's; another one after each of its starts
-        _fork.in_child(self, Link.abandon)
+        _fork.in_child(self, Link._abandon_in_child)
 
     async def connect(self, *, looks: bool = True) -> None:
         """Connect; and look whom we speak to, if it `looks`.
@@ -66,21 +66,37 @@ class Link:
             LinkBroken: that is not possible now.
             ServerRefused: it never will be.
         """
-        _connections.add(self._connection)
+        loop = asyncio.get_running_loop()
+        _abandoned.watch(self._connection, loop)
         try:
-            await self._connection.connect()  # type: ignore[no-untyped-call]
+            await self._connect_in(loop)
         except (theirs.AuthenticationError, theirs.AuthorizationError) as exc:
             raise ServerRefused(self._address.label, f"{exc}") from exc
         except (theirs.RedisError, OSError) as exc:
-            raise LinkBroken(str(exc) or type(exc).__name__) from exc
+            problem = str(exc) or type(exc).__name__
+            if problem.startswith(_NO_DATABASE):
+                raise ServerRefused(self._address.label, problem) from exc
+            raise LinkBroken(problem) from exc
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             # redis-py takes a cancellation for its own while it connects, and returns.
             await self.close()
             raise asyncio.CancelledError
+        if self._writer is None:
+            raise LinkBroken("abandoned while it connected, in an event loop that did not run")
         self._wire = Wire(self._writer.transport)
         if looks:
             await self._look()
+
+    async def _connect_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            if asyncio._get_running_loop() is not loop:
+                # Thrown away with it. What redis-py then tries needs a loop, and fails.
+                self.abandon()
+                raise GeneratorExit from None
+            raise
 
     async def _look(self) -> None:
         info = await self.ask("INFO", "server")
@@ -145,32 +161,26 @@ class Link:
     def _heard(self, hear: Hear | None, reply: Any) -> Any:
         if reply.__class__ is ReplyError:
             problem = str(reply)
-            if problem.startswith(_PASSING):
-                raise LinkBroken(problem)
+            if passing := _PASSING.fullmatch(problem):
+                raise NotServing(passing[1])
             raise ServerRefused(self._address.label, problem)
         return reply if hear is None else hear(reply)
 
     async def close(self) -> None:
         """Let go of the connection; nobody asks any more."""
         await self._connection.disconnect(nowait=True)
-        _connections.discard(self._connection)
+        _abandoned.closed(self._connection)
 
     def __del__(self) -> None:
-        if self._connection in _connections:
+        if _abandoned.is_watched(self._connection):
             self.abandon()
 
     def abandon(self) -> None:
-        """Close the socket alone, in a forked child or when its event loop is no more."""
-        writer = self._writer
-        if writer is None or self._is_abandoned:
-            return
-        self._is_abandoned = True  # its number may be another file's by now
-        wrapper = writer.get_extra_info("socket")
-        inner = getattr(wrapper, "_sock", None)
-        if inner is not None:
-            inner.close()
-        elif wrapper is not None and wrapper.fileno() >= 0:
-            os.close(wrapper.fileno())
+        """Let go of the connection, where its event loop is not there to close it; any thread."""
+        _abandoned.abandon(self._connection)
+
+    def _abandon_in_child(self) -> None:
+        _abandoned.abandon_in_child(self._connection)
 
     @property
     def _writer(self) -> Any:

@@ -11,26 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import anyio
-import ormsgpack
 
 from .._core.names import client_of
-from .._loops import LoopWaiter, new_waiter, wake_one
-from ..backend import Arrival, Client
+from .._loops import new_waiter, wake_one
+from ..backend import Client
 from ..errors import BackendUnavailable, LayerClosed
 from ..options import LayerOptions
 from ._command import Command
 from ._credit import Credit
-from ._groups import Versions
+from ._hand import Origin
 from ._hosts import Address
+from ._inbox import Inbox
+from ._lane import Lane
 from ._leases import Leases
+from ._line import Line
+from ._memberships import Memberships
+from ._numbers import packed
+from ._progress import Progress, following
+from ._questions import Questions
 from ._shard import Setup, Shard
 from ._shards import ShardRing
 from ._tasks import begin, end
@@ -40,6 +46,7 @@ _logger = logging.getLogger("channels_layers")
 
 _SETTLED_AT_ONCE: Final = 2000  # words in one command
 _MORE: Final = 2
+_GAP_S: Final = 0.6  # longer than a beat: other shards may tell of the same event
 _MOST_ROUTES: Final = 16_384  # remembered
 _CLOSING_S: Final = 1.0  # for saying good-bye to all shards
 
@@ -48,7 +55,7 @@ class Route(NamedTuple):
     """Where the messages for one channel go.
 
     Attributes:
-        shard: The index of that which the channel is pinned to; None: any.
+        shard: The index of that which the channel is pinned to, or of the only one; None: any.
         client: Whose channel it is by its name, or "".
         account: Where its owner's shard counts its messages.
     """
@@ -58,25 +65,18 @@ class Route(NamedTuple):
     account: str
 
 
-class Question:
-    """What another client is asked, and its answer."""
-
-    def __init__(self, waiter: LoopWaiter) -> None:
-        self.waiter = waiter
-        self.answer = b""
-
-
 class Session:
     """All that one client has at its shards, in whichever event loop is its home."""
 
     def __init__(
         self, client: Client, addresses: Sequence[Address], ring: ShardRing, setup: Setup,
         options: LayerOptions,
-        rotation: float, origins: dict[str, tuple[int, str]], drift: Callable[[], None],
+        rotation: float, origins: OrderedDict[int, Origin], drift: Callable[[], None],
     ) -> None:  # fmt: skip
         self.client = client
         self.options = options
         self.seconds = setup.seconds
+        self._redelivers = setup.redelivers
         self.ring = ring
         home = self.ring.of(client.id)
         self.shards = [
@@ -87,17 +87,18 @@ class Session:
         self.home = self.shards[home]
         self.workers = Workers(client, self.shards, self.ring, rotation, origins)
         self.credit = Credit(client, self.home.lane.hurry)
-        self.leases = Leases(self, options.lease)
-        self.versions = Versions()
+        self.leases = Leases(client, self.shards, ring, options, self._show)
+        self.line = Line(self.call, self.seconds)
+        self.copies = Line(self.call, self.seconds)  # to the own members of a group elsewhere
         self.routes: dict[str, Route] = {}
-        self.questions: dict[str, Question] = {}
-        self.numbers = itertools.count(1)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._own_last = ""  # the newest entry that this client has put into its own inbox
-        self._own: deque[Command] = deque()  # its messages to itself, on their way there
-        self._afterwards: list[tuple[tuple[int, int], Callable[[], object]]] = []
+        self.progress = Progress(self.home)
+        self.memberships = Memberships(client, ring, options, [*self.indices], self.use)
+        self.questions = Questions(client, ring, self.use)
+        self.inbox = Inbox(client, self.progress, self.credit, self.memberships, self.questions)
         self._calls: deque[Callable[[], None]] = deque()  # of other threads, for the home
         self._drift = drift
+        self._is_gap_due = False
         self._guard: asyncio.Task[None] | None = None
         self._is_leaving = False  # the home loop ends
         self.is_closing = False
@@ -121,8 +122,11 @@ class Session:
         self.home.listen()
         self.leases.start()
         self.workers.start()
-        if self._guard is None or self._guard.done():
+        guard = self._guard
+        if guard is None or guard.done() or guard.get_loop() is not self.loop:
+            end(guard)  # of a loop that may run again
             self._guard = begin(self._stay(), "home")
+        self._gap()  # of a loop that has ended before
         self._make_calls()
 
     async def _reach(self) -> None:
@@ -149,7 +153,7 @@ class Session:
                 if not left:
                     raise
 
-    def show(self) -> None:
+    def _show(self) -> None:
         """Enter at the other shards as well, so that all see which set of shards this one uses."""
         for shard in self.shards:
             if not shard.is_used:
@@ -161,7 +165,7 @@ class Session:
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
-            if not self.is_closing:
+            if not self.is_closing and self._guard is asyncio.current_task():
                 self._is_leaving = True
                 tasks = [*self.workers.pause(), *self.leases.stop()]
                 self.credit.stop()
@@ -177,7 +181,8 @@ class Session:
         account = self.client.account_of(channel) if client else ""
         if len(self.routes) >= _MOST_ROUTES:
             self.routes.clear()
-        route = self.routes[channel] = Route(self.ring.of_channel(channel), client, account)
+        shard = self.ring.of_channel(channel) if len(self.shards) > 1 else 0
+        route = self.routes[channel] = Route(shard, client, account)
         return route
 
     def use(self, index: int) -> Shard:
@@ -199,6 +204,8 @@ class Session:
                 loop.call_soon_threadsafe(self._make_calls)
 
     def _make_calls(self) -> None:
+        if self.loop is not asyncio._get_running_loop():
+            return  # another one has taken over
         while self._calls and not self._is_away:
             self._calls.popleft()()
 
@@ -218,6 +225,10 @@ class Session:
                     shard.start()
         tasks = [*self.workers.stop(), *self.leases.stop()]
         self.credit.stop()
+        for index in self.memberships.told:
+            if not self.shards[index].is_used:
+                self.shards[index].start()
+                self.shards[index].lane.post("none")
         known = [shard for shard in self.shards if shard.is_used]
         with contextlib.suppress(BackendUnavailable, LayerClosed, TimeoutError):
             async with asyncio.timeout(min(_CLOSING_S, self.seconds)):
@@ -237,67 +248,18 @@ class Session:
     async def _leave(self, shard: Shard) -> None:
         """Be forgotten, when all that was on its way is back."""
         lane = shard.lane
-        if not shard.is_connected and (lane.problem or not (lane.era or lane.has("back"))):
+        is_known = lane.era or lane.has("back") or shard.index in self.memberships.told
+        if not shard.is_connected and (lane.problem or not is_known):
             return  # it cannot be reached, and will see that nobody beats; or it knows nothing
-        while await shard.lane.do("forget", self.client.id, "") == _MORE or shard.lane.is_busy:
+        numbers = packed(self.client.id, self.client.statistics()) if shard.is_home else b""
+        while await lane.do("forget", self.client.id, "", numbers) == _MORE or lane.is_busy:
             pass
 
     # What shards tell
 
     def came_in(self, shard: Shard, entries: list[Any]) -> None:
-        """Take what came into the inbox, in its order."""
-        arrivals: list[Arrival] = []
-        position = shard.position
-        for entry_id, fields in entries:
-            try:
-                words = fields[0].decode().split(" ")
-                if words[0] == "F":
-                    self._hand_in(arrivals)
-                    arrivals = []
-                    self._flushed(shard, int(words[1]))
-                elif words[0] in ("Q", "R"):
-                    self._hand_in(arrivals)  # so that an answer counts what came before
-                    arrivals = []
-                    self._talk(words, fields[1])
-                elif words[0] != "W":
-                    arrival = self._arrival(shard, words, fields[1])
-                    if arrival is not None:
-                        arrivals.append(arrival)
-            except (ValueError, IndexError):
-                _logger.exception("an entry in the inbox of %s makes no sense", self.client.id)
-            position = entry_id.decode()
-        self._hand_in(arrivals)
-        # Only now, since other threads look at it to see what has arrived.
-        shard.position = position
-        self._go_on_afterwards()
-        self.credit.settle_soon()
-
-    def _arrival(self, shard: Shard, words: list[str], payload: bytes) -> Arrival | None:
-        """Return what an entry means to the layer; None if it is old."""
-        kind, name, number, generation = words
-        if kind in ("A", "X"):
-            if not self.versions.is_new(payload.decode(), name, int(number)):
-                return None
-            return ("added" if kind == "A" else "discarded", name, payload, 0.0)
-        if int(generation) != shard.generation:
-            return None  # it was flushed
-        lifetime = shard.lifetime(int(number))
-        if kind == "M":
-            self.credit.took(self.client.account_of(name), len(payload))
-            return ("message", name, payload, lifetime)
-        self.credit.took_copy(len(payload))
-        return ("group", name, payload, lifetime)
-
-    def _hand_in(self, arrivals: list[Arrival]) -> None:
-        if arrivals and self.client.take_in(arrivals):
-            self.home.lane.hurry()  # a channel is near its capacity: its account must be exact
-
-    def _flushed(self, shard: Shard, generation: int) -> None:
-        shard.generation = generation
-        self.client.forget()
-        self.credit.forget()
-        self.versions.forget()
-        shard.lane.post("seen", generation)
+        """Take what came into the inbox."""
+        self.inbox.came_in(shard, entries)
 
     def given(self, shard: Shard, entries: list[Any]) -> None:
         """Take messages of channels that no client owns."""
@@ -310,10 +272,10 @@ class Session:
         _logger.warning("redis %s has lost what it knew of this client (%s)", shard.label, state)
         if shard is self.home:
             self.credit.forget()
-            while self._afterwards:  # what they wait for will not come any more
-                self._afterwards.pop(0)[1]()
-        self.versions.forget()
-        again = ("reset", int(state == "rewound"))
+            self.progress.go_on(to_the_end=True)  # what is waited for will not come any more
+        self.memberships.forget()
+        dropped = "" if state != "rewound" else "one" if self._redelivers else "all"
+        again = ("reset", dropped)
 
         def enter_members(has_more: object) -> None:
             if has_more:
@@ -326,17 +288,28 @@ class Session:
 
     def _enter_members(self, shard: Shard) -> None:
         """Make the memberships known again, then tell the readers."""
-        commands: list[tuple[Any, ...]] = []
-        lifetime_ms = int(self.options.group_expiry * 1000)
-        for group, channel, _ in self.client.memberships():
-            if self.ring.of(group) == shard.index:
-                is_here = int(shard is self.home)
-                commands.append(("add", group, channel, self.client.id, lifetime_ms, is_here))
-        shard.lane.put_first([*commands, ("none",)], then=lambda _: self.client.gap())
+        commands = [*self.memberships.entering(shard), ("none",)]
+        shard.lane.put_first(commands, then=lambda _: self._tell_gap())
+
+    def entered(self, shard: Shard) -> None:
+        """Make known to a shard what others had told it of this client, if it took it for dead."""
+        if not self.is_closing and shard.index in self.memberships.told:
+            shard.lane.put_first(self.memberships.entering(shard))
+
+    def _tell_gap(self) -> None:
+        """Tell the readers; once for shards that have lost something at about the same time."""
+        if not self._is_gap_due:
+            self._is_gap_due = True
+            asyncio.get_running_loop().call_later(_GAP_S, self._gap)
+
+    def _gap(self) -> None:
+        if self._is_gap_due:
+            self._is_gap_due = False
+            self.client.gap()
 
     def _extra(self, shard: Shard) -> Iterable[Command]:
         """Return what goes with the next batch of a shard: accounts, to the home."""
-        if shard is not self.home:
+        if shard is not self.home or self.is_closing:  # nothing may come after its good-bye
             return []
         told = self.credit.take()
         if not told and self.credit.position == shard.position:
@@ -348,8 +321,7 @@ class Session:
             for at in range(0, max(len(changes), 1), _SETTLED_AT_ONCE)
         ]
         deadline = time.monotonic() + self.seconds
-        milliseconds, number = _id(shard.position)
-        after = f"{milliseconds}-{number + 1}"  # what is before it was read
+        after = following(shard.position)  # what is before it was read
         commands = []
         for slice_ in slices:
             words = (shard.generation, after, size_bytes, *slice_)
@@ -357,63 +329,51 @@ class Session:
             size_bytes = 0
         return commands
 
-    # The order of what comes by way of the inbox, and of what does not
+    # The order of what is sent, and of what comes by way of the inbox and what does not
+
+    async def in_turn(
+        self,
+        lane: Lane,
+        name: str,
+        *words: Any,
+        then: Callable[[Any], object] | None = None,
+        ends_at: float | None = None,
+    ) -> Any:
+        """Have a command done after the group messages that are on their way; as `Lane.do`."""
+        command = lane.command(name, *words, then=then, ends_at=ends_at)
+        if not self.line.follow(partial(lane.queue, command)):
+            lane.queue(command)
+        return await lane.outcome(command)
 
     async def send_to_self(self, *words: Any) -> Any:
-        """Send to an own channel by way of the inbox, and note that it is on its way."""
-        command = self.home.lane.submit("send", *words, then=self._note_entry)
-        self._own.append(command)
-        return await self.home.lane.outcome(command)
+        """Send to an own channel by way of the inbox, and note that it is on its way.
 
-    def _note_entry(self, result: Any) -> None:
-        if isinstance(result, bytes):
-            self._own_last = result.decode()
+        What was sent to groups before comes another way, be it that nobody waits for it any more.
+        """
+        lane = self.home.lane
+        command = lane.command("send", *words, then=self.progress.note_entry)
+        self.progress.note_own(command)
+
+        def queue() -> None:
+            lane.queue(command)
+
+        def queue_behind_copies() -> None:
+            if not self.copies.follow(queue):
+                queue()
+
+        if not self.line.follow(queue_behind_copies):
+            queue_behind_copies()
+        return await lane.outcome(command)
 
     def is_idle(self) -> bool:
-        """Whether nothing that was sent to an own channel is on its way."""
-        while self._own and self._own[0].is_done:
-            with contextlib.suppress(IndexError):  # another thread was faster
-                self._own.popleft()
-        return not self._own and _id(self._own_last) <= _id(self.home.position)
+        """Whether nothing that was sent to an own channel, also by a group, is on its way."""
+        return self.line.is_empty and self.copies.is_empty and self.progress.is_idle()
 
-    def after(self, entry_id: bytes, act: Callable[[], object]) -> None:
-        """Do something when the inbox was read up to an entry; at once if it was."""
-        wanted = _id(entry_id.decode())
-        if wanted <= _id(self.home.position) and not self._afterwards:
-            act()
-        else:
-            self._afterwards.append((wanted, act))
-
-    async def read_up_to(self, entry_id: bytes) -> None:
-        """Wait until the inbox was read up to an entry."""
-        if _id(entry_id.decode()) <= _id(self.home.position):
+    async def read_up_to(self, entry_id: bytes, ends_at: float) -> None:
+        """Wait until the inbox was read up to an entry, or until then."""
+        if self.progress.is_past(entry_id):
             return
         waiter = new_waiter()
-        self.call(lambda: self.after(entry_id, lambda: wake_one(waiter)))
-        with anyio.move_on_after(self.seconds):  # without it, the answer is as of a moment ago
+        self.call(lambda: self.progress.after(entry_id, lambda: wake_one(waiter)))
+        with anyio.move_on_after(ends_at - time.monotonic()):  # or it is as of before
             await waiter
-
-    def _go_on_afterwards(self) -> None:
-        position = _id(self.home.position)
-        while self._afterwards and self._afterwards[0][0] <= position:
-            self._afterwards.pop(0)[1]()
-
-    # Questions about the numbers of a channel
-
-    def _talk(self, words: list[str], payload: bytes) -> None:
-        if words[0] == "R":
-            question = self.questions.pop(words[1], None)
-            if question is not None:
-                question.answer = payload
-                wake_one(question.waiter)
-            return
-        _, number, asker, _ = words
-        numbers = ormsgpack.packb(dict(self.client.statistics(payload.decode())))
-        shard = self.use(self.ring.of(asker))
-        shard.lane.post("talk", f"R {number}", numbers, asker)
-
-
-def _id(text: str) -> tuple[int, int]:
-    """Return the id of an entry as what can be compared."""
-    milliseconds, _, number = text.partition("-")
-    return (int(milliseconds), int(number)) if number else (0, 0)

@@ -40,6 +40,10 @@ class Host(Protocol):
         """Make known again what the shard has lost."""
         ...
 
+    def entered(self, shard: Shard) -> None:
+        """Act when the shard knows nothing of this client, be it that others have told of it."""
+        ...
+
 
 class Setup(NamedTuple):
     """What all shards of a client have in common."""
@@ -50,6 +54,7 @@ class Setup(NamedTuple):
     ttl_ms: int  # after which keys of a client go by themselves
     expiry_ms: int
     seconds: float  # for one command
+    redelivers: bool  # what stood in a queue before the server went back in time
 
 
 class Shard:
@@ -70,8 +75,9 @@ class Shard:
         self.is_home = is_home
         self.is_used = False  # commands go to it, or did
         self.generation = 0  # the last one heard of
+        self.flushed = 0  # the one that the last flush of this client began
         self.position = ""  # of the last entry of the inbox that was taken in
-        self._given = _BEGIN  # the same of messages of channels that no client owns
+        self.given = _BEGIN  # the same of messages of channels that no client owns
         self._address = address
         self._setup = setup
         self._host = host
@@ -155,14 +161,17 @@ class Shard:
         self._run = link.run
         self._see(int(now), int(changes), is_new=state != b"known")
         lane.era = era.decode()
+        if state != b"known":
+            lane.begin_anew()
         if self.is_home and not self.position:  # the reader may have gone on meanwhile
             self.position = position.decode()
-        if state in (b"forgot", b"rewound"):
+        if state not in (b"known", b"new", b"met"):
             lane.fail_sent("the server has lost what it knew")
-        if state not in (b"known", b"new"):
-            self._given = _BEGIN
+            self.given = _BEGIN
             self._listen_anew()
             self._host.restore(self, state.decode())
+        elif state == b"new":
+            self._host.entered(self)
         self.generation = int(generation)
         return link
 
@@ -181,7 +190,7 @@ class Shard:
 
     async def _read(self) -> None:
         attempts = Attempts()
-        while True:
+        while self._reader is asyncio.current_task():
             link = self._reading = Link(self._address, self._setup.seconds)
             try:
                 async with asyncio.timeout(self._setup.seconds):
@@ -210,9 +219,9 @@ class Shard:
         setup = self._setup
         given = f"{setup.base}sub:{setup.client}"
         inbox = f"{setup.base}in:{setup.client}"
-        streams, positions = [given], [self._given]
+        streams, positions = [given], [self.given]
         if self.is_home:
-            streams, positions = [inbox, given], [self.position or _BEGIN, self._given]
+            streams, positions = [inbox, given], [self.position or _BEGIN, self.given]
         words = ("COUNT", _MOST_ENTRIES, "BLOCK", _BLOCK_MS, "STREAMS", *streams, *positions)
         reader = self._reader
 
@@ -226,7 +235,7 @@ class Shard:
                 self._host.came_in(self, entries)
             entries = by_stream.get(given.encode())
             if entries:
-                self._given = entries[-1][0].decode()
+                self.given = entries[-1][0].decode()
                 self._host.given(self, entries)
 
         async with asyncio.timeout(_BLOCK_MS / 1000 + setup.seconds) as restart:

@@ -43,8 +43,13 @@ class Attempts:
     def __init__(self) -> None:
         self._pause_s = 0.0
 
+    def next_s(self) -> float:
+        """Return how many seconds to wait for the next one."""
+        pause_s = self._pause_s * random.uniform(0.5, 1.5)  # noqa: S311
+        self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        return pause_s
+
     async def pause(self) -> None:
         """Wait until it is time for the next one."""
-        if self._pause_s:
-            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))  # noqa: S311
-        self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        if pause_s := self.next_s():
+            await asyncio.sleep(pause_s)

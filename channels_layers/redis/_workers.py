@@ -12,34 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core.names import non_local_part
+from ._hand import Held, InFlight, Origin, held_of
 from ._shards import ShardRing
 from ._tasks import begin, end
 
 if TYPE_CHECKING:
     from ..backend import Client
-    from ._command import Command
     from ._shard import Shard
 
 _GLANCE_S: Final = 0.2  # between two looks at the shards where it does not wait
 _SPREAD: Final = 0.2  # of the time between two rotations, so that workers do not move together
-
+_BACK_SOON_S: Final = 0.002  # in which a receiver that comes back finds the next message in hand
 
 _AT_ONCE: Final = 1000  # messages in one command
-_MOST_KNOWN: Final = 65_536
-
-
-class Held(NamedTuple):
-    """A message in hand."""
-
-    id: bytes
-    channel: str
-    expires_ms: int
-    payload: bytes
-    generation: str
+_MOST_KNOWN: Final = 16_384  # messages whose origin is remembered
+_MOST_SERVED: Final = 1024  # names whose receivers may come back soon
 
 
 class Workers:
@@ -51,7 +43,7 @@ class Workers:
         shards: Sequence[Shard],
         ring: ShardRing,
         rotation: float,
-        origins: dict[str, tuple[int, str]],
+        origins: OrderedDict[int, Origin],
     ) -> None:
         """Begin with no wishes.
 
@@ -60,8 +52,8 @@ class Workers:
             shards: By index.
             ring: Says where a channel is pinned to.
             rotation: Seconds after which receivers wait on another shard.
-            origins: By channel, the shard and the generation of its last message; of all the
-                sessions of a layer, since one may give back what another was given.
+            origins: By the identity of a payload, where it came from; of all the sessions of a
+                layer, since one may give back what another was given.
         """
         self._client = client
         self._shards = shards
@@ -71,10 +63,11 @@ class Workers:
         self._readers: dict[str, int] = {}  # name -> receivers that wait, and have nothing yet
         self._asked: dict[str, int] = {}  # name -> messages that were asked for and did not come
         self._origins = origins
-        self._coming: dict[str, int] = {}  # name -> messages in hand that are being confirmed
-        # By shard and name, what was asked for without an answer yet, and what came meanwhile.
-        self._unanswered: dict[tuple[int, str], list[Command]] = {}
-        self._early: dict[tuple[int, str], list[Held]] = {}
+        self._flying = InFlight()
+        self._served_at: dict[str, float] = {}  # name -> when a receiver got its last message
+        self._eager: set[str] = set()  # names whose receiver came back soon the last time
+        self._spares: dict[str, tuple[Shard, Held]] = {}  # what it finds in hand the next time
+        self._fetching: set[str] = set()  # names for which one has been asked for
         self._lively: set[str] = set()  # names of which something came since the last glance
         self._glancing: set[str] = set()  # names for which shards are being looked at
         self._task: asyncio.Task[None] | None = None
@@ -88,6 +81,9 @@ class Workers:
             return
         if readers:
             self._readers[name] = readers
+            if name in self._served_at:
+                is_soon = _now() - self._served_at.pop(name) < _BACK_SOON_S
+                (self._eager.add if is_soon else self._eager.discard)(name)
         else:
             self._readers.pop(name, None)
         self._ask(name)
@@ -95,6 +91,8 @@ class Workers:
 
     def start(self) -> None:
         """Go on in the running event loop with what is wanted."""
+        for name, (_, spare) in list(self._spares.items()):
+            self._return_spare(name, spare)
         for name in self._asked:
             shard = self._shard_of(name)
             shard.start()
@@ -116,11 +114,18 @@ class Workers:
         index = self._ring.of_channel(name)
         return self._shards[self._current if index is None else index]
 
+    def _lack(self, name: str) -> int:
+        """Return how many receivers wait for which nothing is in hand."""
+        return self._readers.get(name, 0) - self._flying.coming(name)
+
     def _ask(self, name: str) -> None:
         """Let the shard know how many more messages are wanted, or how many fewer."""
+        if name in self._spares and self._lack(name) > 0:
+            where, spare = self._spares.pop(name)
+            self._take(where, name, [spare])
         shard = self._shard_of(name)
         asked = self._asked.get(name, 0)
-        change = self._readers.get(name, 0) - asked - self._coming.get(name, 0)
+        change = self._lack(name) - asked
         if change > 0 and not self._is_stopped:
             self._asked[name] = asked + change
             shard.start()
@@ -129,7 +134,8 @@ class Workers:
         elif change < 0 and asked:
             fewer = min(asked, -change)
             self._note_asked(name, asked - fewer)
-            shard.lane.post("want", name, -fewer, 1)
+            if not self._flying.change_wish((shard.index, name), -fewer):
+                shard.lane.post("want", name, -fewer)
 
     def _note_asked(self, name: str, asked: int) -> None:
         if asked > 0:
@@ -140,25 +146,24 @@ class Workers:
     def _post_want(self, shard: Shard, name: str, change: int) -> None:
         """Ask for more messages: those that are there at once, the others as they come."""
         place = (shard.index, name)
+        if self._flying.change_wish(place, change):
+            return
 
         def take(result: list[Any] | None) -> None:
-            unanswered = self._unanswered[place]
-            unanswered.remove(command)
-            if not unanswered:
-                del self._unanswered[place]
-            if result:
-                self._take_asked(shard, name, [_held(*entry) for entry in result])
-            elif name in self._lively:
+            found = [held_of(*entry) for entry in result or ()]
+            good, late = self._flying.end_wish(place, wish, found)
+            self._note_asked(name, self._asked.get(name, 0) - len(found))
+            if late:
+                self._return(shard, late)
+            if good:
+                self._take(shard, name, good)
+            elif not found and name in self._lively:
                 self._glance_around(name)  # while messages come, the others may have some, too
-            if place in self._early and not self._is_answer_coming(place):
-                self._take_asked(shard, name, self._early.pop(place))
+            self._release(shard, name)
+            if late:
+                self._ask(name)
 
-        command = shard.lane.post("want", name, change, 1, then=take)
-        self._unanswered.setdefault(place, []).append(command)
-
-    def _is_answer_coming(self, place: tuple[int, str]) -> bool:
-        """Say whether an answer is on its way that may hold older messages than the stream."""
-        return any(command.is_sent for command in self._unanswered.get(place, ()))
+        wish = self._flying.begin_wish(place, shard.lane.post("want", name, change, then=take))
 
     # What comes
 
@@ -166,14 +171,14 @@ class Workers:
         """Take what the shard has given, as its stream tells it."""
         by_name: dict[str, list[Held]] = {}
         for entry_id, fields in entries:
-            held = _held(entry_id, fields[0], fields[1])
+            held = held_of(entry_id, fields[0], fields[1])
             by_name.setdefault(self._name_for(held.channel), []).append(held)
         for name, found in by_name.items():
-            place = (shard.index, name)
-            if self._is_answer_coming(place):
-                self._early.setdefault(place, []).extend(found)
-            else:
-                self._take_asked(shard, name, found)
+            late = self._flying.hold((shard.index, name), found)
+            self._give_up(shard, name, late)
+            self._release(shard, name)
+            if late:
+                self._ask(name)
 
     def _name_for(self, channel: str) -> str:
         """Return the name under which a message of `channel` was wanted."""
@@ -182,38 +187,44 @@ class Workers:
             return family
         return channel
 
-    def _take_asked(self, shard: Shard, name: str, found: list[Held]) -> None:
-        self._note_asked(name, self._asked.get(name, 0) - len(found))
-        self._take(shard, name, found)
+    def _release(self, shard: Shard, name: str) -> None:
+        """Take what came by the stream, if nothing can come before it any more."""
+        found = self._flying.release((shard.index, name))
+        if found:
+            self._note_asked(name, self._asked.get(name, 0) - len(found))
+            self._take(shard, name, found)
 
     def _take(self, shard: Shard, name: str, found: list[Held]) -> None:
         """Confirm what receivers wait for; the others shall have the rest."""
-        room = self._readers.get(name, 0) - self._coming.get(name, 0)
-        wanted, surplus = found[: max(room, 0)], found[max(room, 0) :]
+        room = max(self._lack(name), 0)
+        wanted, surplus = found[:room], found[room:]
         if surplus:
-            shard.lane.post("return", *[held.id for held in surplus])
+            self._return(shard, surplus)
         if not wanted:
             return
-        self._coming[name] = self._coming.get(name, 0) + len(wanted)
+        place = (shard.index, name)
+        confirming = self._flying.begin_confirming(place, wanted)
 
         def hand_over(confirmed: list[int] | None) -> None:
-            self._coming[name] -= len(wanted)
-            if not self._coming[name]:
-                del self._coming[name]
+            self._flying.end_confirming(place, confirming)
             found = confirmed or [0] * len(wanted)
             sure = [held for held, is_ours in zip(wanted, found, strict=True) if is_ours]
-            self._deliver(shard, name, sure)
+            self._deliver(shard, name, sure, confirming.void)
 
         shard.lane.post("confirm", *[held.id for held in wanted], then=hand_over)
+        if name in self._eager and not self._lack(name):
+            self._fetch_spare(shard, name)
 
-    def _deliver(self, shard: Shard, name: str, sure: list[Held]) -> None:
+    def _deliver(self, shard: Shard, name: str, sure: list[Held], void: set[bytes]) -> None:
         late: list[Held] = []
-        if sure:
+        if sure and self._is_spread(name):
             self._lively.add(name)
         for held in sure:
             self._note_origin(shard, held)
             lifetime = shard.lifetime(held.expires_ms)
-            if not late and self._client.deliver(held.channel, held.payload, lifetime):
+            is_late = bool(late) or held.id in void
+            if not is_late and self._client.deliver(held.channel, held.payload, lifetime):
+                self._note_served(name)
                 left = self._readers.get(name, 0) - 1
                 if left > 0:
                     self._readers[name] = left
@@ -229,23 +240,113 @@ class Workers:
             self.give_back(channel, letters)
         self._ask(name)
 
+    # The next one, for a receiver that comes back soon
+
+    def _note_served(self, name: str) -> None:
+        if len(self._served_at) >= _MOST_SERVED:
+            self._served_at.clear()
+            self._eager.clear()
+        self._served_at[name] = _now()
+
+    def _fetch_spare(self, shard: Shard, name: str) -> None:
+        """Ask for the next message while one is confirmed."""
+        if name in self._spares or name in self._fetching or self._asked.get(name):
+            return
+        self._fetching.add(name)
+        place = (shard.index, name)
+
+        def keep(result: list[Any] | None) -> None:
+            self._fetching.discard(name)
+            found = [held_of(*entry) for entry in result or ()]
+            good, late = self._flying.end_wish(place, wish, found)
+            if late:
+                self._return(shard, late)
+            if good and self._lack(name) > 0:
+                self._take(shard, name, good)
+            elif good:
+                self._spares[name] = shard, good[0]
+                loop = asyncio.get_running_loop()
+                loop.call_later(_BACK_SOON_S, self._return_spare, name, good[0])
+
+        command = shard.lane.post("glance", name, 1, then=keep)
+        wish = self._flying.begin_wish(place, command, is_glance=True)
+
+    def _return_spare(self, name: str, spare: Held) -> None:
+        """Let others have what nobody has come for."""
+        shard, held = self._spares.get(name, (None, None))
+        if shard is not None and held is spare:
+            del self._spares[name]
+            self._eager.discard(name)
+            self._return(shard, [spare])
+
+    # Going back
+
+    def _give_up(self, shard: Shard, name: str, late: list[Held]) -> None:
+        """Let go of what was asked for and comes too late."""
+        if late:
+            self._note_asked(name, self._asked.get(name, 0) - len(late))
+            self._return(shard, late)
+
+    def _return(self, shard: Shard, held: list[Held]) -> None:
+        """Put what is in hand to its place again."""
+        orders: dict[str, int] = {}
+        for one in held:
+            orders[one.channel] = min(one.order, orders.get(one.channel, one.order))
+        self._post_back(shard, orders, "return", *[one.id for one in held])
+
     def give_back(self, channel: str, letters: Sequence[tuple[bytes, float]]) -> None:
-        """Put what was delivered and not read to the front again, the oldest first."""
-        index, generation = self._origins.get(channel, (-1, ""))
-        shard = self._shards[index] if index >= 0 else self._shard_of(channel)
-        shard.start()
-        for at in range(0, len(letters), _AT_ONCE):
-            words: list[Any] = []
-            # The newest part first, since each goes to the front.
-            for payload, lifetime in letters[max(0, len(letters) - at - _AT_ONCE) :][:_AT_ONCE]:
-                words += (int(lifetime * 1000), payload)
-            shard.lane.post("back", channel, generation, *words)
+        """Put what was delivered and not read to its place again, the oldest first."""
+        by_origin: dict[tuple[int, str], list[tuple[int, float, bytes]]] = {}
+        unknown = Origin(self._shard_of(channel).index, "", 0)
+        for payload, lifetime in letters:
+            origin = self._origins.pop(id(payload), unknown)
+            letter = (origin.order, lifetime, payload)
+            by_origin.setdefault((origin.shard, origin.generation), []).append(letter)
+        for (index, generation), found in by_origin.items():
+            shard = self._shards[index]
+            shard.start()
+            # The newest first, since what goes back makes way for what is newer.
+            for stop in range(len(found), 0, -_AT_ONCE):
+                part = found[max(0, stop - _AT_ONCE) : stop]
+                words: list[Any] = []
+                for order, lifetime, payload in part:
+                    words += (int(lifetime * 1000), order, payload)
+                orders = {channel: min(order for order, _, _ in part)}
+                self._post_back(shard, orders, "back", channel, generation, *words)
+
+    def _post_back(self, shard: Shard, orders: dict[str, int], command: str, *words: Any) -> None:
+        """Give messages back, and all newer ones of their channels that were given before."""
+        newer: list[Held] = []
+        begun = []
+        for channel, order in orders.items():
+            for name in _names_of(channel):
+                place = (shard.index, name)
+                returning, early = self._flying.begin_returning(place, order)
+                begun.append((place, returning))
+                self._note_asked(name, self._asked.get(name, 0) - len(early))
+                newer += early
+                where, spare = self._spares.get(name, (None, None))
+                if where is shard and spare is not None and spare.order > order:
+                    del self._spares[name]
+                    newer.append(spare)
+
+        def back(last: Any) -> None:
+            for place, returning in begun:
+                _, name = place
+                late = self._flying.end_returning(place, returning, last or b"", shard.given)
+                self._give_up(shard, name, late)
+                self._release(shard, name)
+                self._ask(name)
+
+        shard.lane.post(command, *words, then=back)
+        if newer:
+            self._return(shard, newer)
 
     def _note_origin(self, shard: Shard, held: Held) -> None:
-        """Remember where a message came from, for what of its channel is given back."""
+        """Remember where a message came from, should it be given back."""
         if len(self._origins) >= _MOST_KNOWN:
-            self._origins.clear()
-        self._origins[held.channel] = (shard.index, held.generation)
+            self._origins.popitem(last=False)
+        self._origins[id(held.payload)] = Origin(shard.index, held.generation, held.order)
 
     # Several shards
 
@@ -277,7 +378,7 @@ class Workers:
         for name in names:
             asked = self._asked.pop(name, 0)
             if asked:
-                old.lane.post("want", name, -asked, 1)
+                old.lane.post("want", name, -asked)
         self._current = following.index
         for name in names:
             self._ask(name)
@@ -290,7 +391,7 @@ class Workers:
 
     def _glance(self, name: str, shards: list[Shard]) -> None:
         """Take what is there on shards where nobody of us waits, from one after the other."""
-        wanted = self._readers.get(name, 0) - self._coming.get(name, 0)
+        wanted = self._lack(name)
         if wanted <= 0 or not shards or self._is_stopped:
             self._glancing.discard(name)
             return
@@ -300,17 +401,27 @@ class Workers:
             self._glance(name, rest)  # it does not serve now
             return
 
+        place = (shard.index, name)
+
         def take(result: list[Any] | None) -> None:
-            if result:
-                self._take(shard, name, [_held(*entry) for entry in result])
+            found = [held_of(*entry) for entry in result or ()]
+            good, late = self._flying.end_wish(place, wish, found)
+            if late:
+                self._return(shard, late)
+            if good:
+                self._take(shard, name, good)
             self._glance(name, rest)
 
-        shard.lane.post("want", name, wanted, 0, then=take)
+        command = shard.lane.post("glance", name, wanted, then=take)
+        wish = self._flying.begin_wish(place, command, is_glance=True)
 
     # Coming back
 
     def restore(self, shard: Shard) -> None:
         """Make wishes known again to a shard that has lost them."""
+        self._flying.forget(shard.index)
+        for name in [name for name, (where, _) in self._spares.items() if where is shard]:
+            del self._spares[name]
         names = [name for name in self._asked if self._shard_of(name) is shard]
         for name in names:
             self._asked.pop(name)
@@ -328,6 +439,11 @@ class Workers:
         return end(task)
 
 
-def _held(entry_id: bytes, label: bytes, payload: bytes) -> Held:
-    channel, expires_ms, _, generation = label.decode().split(" ", 3)
-    return Held(entry_id, channel, int(expires_ms), payload, generation)
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _names_of(channel: str) -> Iterable[str]:
+    """Return the names under which receivers may wait for messages of a channel."""
+    family = non_local_part(channel)
+    return (channel,) if family is None else (channel, family)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ipc_processes import Prefix, Processes, descriptors, threads, until
+from ipc_processes import Prefix, Processes, descriptors, until
 
 
 @pytest.fixture
@@ -26,11 +26,10 @@ def tell(request, capsys):
 
 @pytest.fixture
 def prefix():
-    """A prefix that must be left empty, with nothing of it open in this process."""
+    """A prefix that must be left empty, with no file of it open in this process."""
     found = Prefix()
     yield found
     left = found.files()
     found.remove()
     assert not left, f"left in the folder: {left}"
-    until(lambda: not threads(), f"our threads end: {threads()}", 10)
-    assert not descriptors(under=found.folder)
+    until(lambda: not descriptors(under=found.folder), "its files are closed", 10)

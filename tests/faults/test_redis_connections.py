@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import random
+import subprocess
+import sys
 import threading
+import weakref
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
-from redis_proxy import Proxy
-from redis_servers import RedisServer
+from redis_layers import busy, opened
 from redis_traffic import Traffic, until
 
 from channels_layers import BackendUnavailable, ChannelFull, RedisChannelLayer
-
-
-@pytest.fixture
-def server():
-    found = RedisServer()
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def proxy(server):
-    found = Proxy(server.port)
-    yield found
-    found.close()
-
-
-async def opened(stack, hosts, count, **options):
-    layers = [RedisChannelLayer(hosts, "test", capacity=10_000, **options) for _ in range(count)]
-    return [await stack.enter_async_context(layer) for layer in layers]
-
-
-async def busy(layers, traffic):
-    """Let all of them write to all of them, directly, by a group, and to a normal channel."""
-    channels = []
-    for index, layer in enumerate(layers):
-        channel = await layer.new_channel()
-        channels.append(channel)
-        await layer.group_add("all", channel)
-        traffic.read(layer, "group", channel, index)
-        traffic.read(layer, "jobs", "jobs", index)
-    for index, layer in enumerate(layers):
-        target = channels[(index + 1) % len(layers)]
-        kind = f"to {index}"
-        traffic.readers[kind].add((index + 1) % len(layers))
-        traffic.write(lambda m, layer=layer, target=target: layer.send(target, m), kind, index)
-        traffic.write(lambda m, layer=layer: layer.group_send("all", m), "group", index, 0.003)
-        traffic.write(lambda m, layer=layer: layer.send("jobs", m), "jobs", index, 0.002)
 
 
 async def kill_some(server, kills):
@@ -221,6 +189,41 @@ def test_cancelled_calls_on_a_slow_network_lose_and_double_nothing(  # noqa: C90
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("readers", [1, 3])
+def test_polling_on_a_slow_network_disturbs_no_order(proxy, is_long, readers):
+    """What a receiver was given and did not take comes before all that was sent later."""
+    dice = random.Random(11)
+    count = 1000 if is_long else 200
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            here, there = await opened(stack, proxy.url, 2, expiry=3600)
+            proxy.delay = lambda: dice.uniform(0, 0.003)
+
+            async def write(channel):
+                for number in range(count):
+                    await here.send(channel, {"n": number})
+
+            async def poll(channel, got):
+                while len(got) < count:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(dice.uniform(0, 0.02)):
+                            got.append((await there.receive(channel))["n"])
+
+            names = ["jobs", "http.body?a1b2"]
+            if readers == 1:  # each of several first asks who owns it, and has its message then
+                names.append("specific.nobody!x")
+            orders = {name: [] for name in names}
+            async with asyncio.timeout(600), asyncio.TaskGroup() as tasks:
+                for name, got in orders.items():
+                    tasks.create_task(write(name))
+                    for _ in range(readers):
+                        tasks.create_task(poll(name, got))
+            assert all(got == list(range(count)) for got in orders.values()), orders
+
+    asyncio.run(main())
+
+
 def test_at_most_two_connections_for_a_shard_and_one_more(server):
     """Whatever the number of receivers, event loops and threads."""
     layer = RedisChannelLayer(server.url, "test", capacity=1000)
@@ -269,3 +272,102 @@ def test_a_flood_is_bounded(server):
             assert got == list(range(100))
 
     asyncio.run(main())
+
+
+TAKES_STEPS = """
+def steps(count):
+    for _ in range(count):
+        loop.run_until_complete(asyncio.sleep(0))
+"""
+ENDS = {
+    "with the portal": "asyncio.run(layer.send('jobs', {}))",
+    "with the portal, while the reader connects": (
+        "asyncio.run(layer.send('jobs', {})); os.kill(server, signal.SIGSTOP)"
+    ),
+    "in a thread": (
+        "t = threading.Thread(target=lambda: asyncio.run(layer.send('jobs', {})));"
+        " t.start(); t.join()"
+    ),
+    "with a loop that is thrown away while the reader connects": (
+        "loop.run_until_complete(layer.open()); os.kill(server, signal.SIGSTOP); steps(100);"
+        " loop.close(); del loop; gc.collect()"
+    ),
+    "with a loop that is thrown away while it waits": (
+        "loop.run_until_complete(layer.open()); steps(1000); loop.close(); del loop; gc.collect()"
+    ),
+    "with a loop that is no more, after the portal has taken over": (
+        "loop.run_until_complete(layer.open()); steps(1000);"
+        " asyncio.run(layer.send('jobs', {})); loop.close()"
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_program_that_never_closes_ends_silently(server, end):
+    needed = "loop = asyncio.new_event_loop()\n" if "loop" in ENDS[end] else ""
+    program = (
+        "import asyncio, gc, os, signal, sys, threading\n"
+        "from channels_layers import RedisChannelLayer\n"
+        f"{TAKES_STEPS}\n"
+        "server = int(sys.argv[2]); layer = RedisChannelLayer(sys.argv[1], 'test')\n"
+        f"{needed}{ENDS[end]}"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, server.url, str(server.pid)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        server.go_on()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_nothing_is_kept_for_loops_that_were_closed_without_cancelling(server):
+    layer = RedisChannelLayer(server.url, "test")
+    loops = []
+    for number in range(6):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(layer.open())
+        loop.run_until_complete(layer.send("jobs", {"n": number}))
+        assert loop.run_until_complete(layer.receive("jobs")) == {"n": number}
+        loop.close()
+        loops.append(weakref.ref(loop))
+        del loop
+    gc.collect()
+    assert sum(loop() is not None for loop in loops) <= 2
+    asyncio.run(layer.close())
+    gc.collect()
+    assert not any(loop() for loop in loops)
+    assert server.clients() == []
+
+
+def test_the_sockets_of_a_loop_that_pauses_are_its_own_until_it_runs_again(server):
+    """Else the next connections of the application would get their numbers, and be deaf."""
+    layer = RedisChannelLayer(server.url, "test")
+    loop = asyncio.new_event_loop()
+
+    async def connect():
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"PING\r\n")
+        async with asyncio.timeout(30):
+            assert await reader.readline() == b"+PONG\r\n"
+        return writer
+
+    async def use():
+        writers = [await connect() for _ in range(4)]
+        for writer in writers:
+            writer.close()
+            await writer.wait_closed()
+
+    loop.run_until_complete(layer.open())
+    channel = loop.run_until_complete(layer.new_channel())
+    loop.run_until_complete(layer.send(channel, {}))
+    asyncio.run(layer.send("jobs", {}))  # elsewhere meanwhile
+    loop.run_until_complete(use())
+    assert loop.run_until_complete(layer.receive("jobs")) == {}
+    loop.run_until_complete(layer.close())
+    loop.close()

@@ -8,26 +8,14 @@ import time
 from contextlib import AsyncExitStack, ExitStack, suppress
 
 import pytest
+from redis_layers import opened, repeated
 from redis_proxy import Proxy
-from redis_servers import Cluster, RedisServer
-from test_redis_connections import opened
 
 from channels_layers import BackendTimeout, BackendUnavailable, RedisChannelLayer
+from channels_layers._turns import NoTurn
 from channels_layers.errors import BackendError
-
-
-@pytest.fixture
-def server():
-    found = RedisServer()
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def shards():
-    found = Cluster(3)
-    yield found
-    found.close()
+from channels_layers.redis._errors import ServerUnavailable
+from channels_layers.redis._progress import Progress
 
 
 def test_a_key_of_a_wrong_type_disturbs_only_what_needs_it(server):
@@ -229,6 +217,80 @@ def test_a_silent_shard_is_an_error_for_the_members_there_alone(shards):
     asyncio.run(main())
 
 
+def test_a_group_on_a_silent_shard_holds_up_no_direct_message(shards, is_long):
+    """Nothing of it is sent later, and what was called after it arrives meanwhile, in order."""
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            here, there = await opened(stack, shards.hosts, 2, timeout=1, lease=30)
+            ring = here._backend._session.ring
+            homes = {ring.of(here._client), ring.of(there._client)}
+            silent = next(index for index in range(3) if index not in homes)
+            names = [f"g{n}" for n in range(99)]
+            quiet = [name for name in names if ring.of(name) == silent][:3]
+            heard = [name for name in names if ring.of(name) != silent][:3]
+            channel = await there.new_channel()
+            for group in (*quiet, *heard):
+                await here.group_add(group, channel)
+            shards.servers[silent].stop()
+            count = 300 if is_long else 90
+            calls = []
+            for number in range(count):
+                kind, message = number % 3, {"n": number}
+                if kind == 0:
+                    call = here.group_send(quiet[number % 2], message)
+                elif kind == 1:
+                    call = here.send(channel, message)
+                else:
+                    call = here.group_send(heard[number % 2], message)
+                calls.append(asyncio.create_task(call))
+                await asyncio.sleep(0.02)
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            arrived = [number for number in range(count) if number % 3]
+            assert {results[number] for number in arrived} == {None}
+            # Nothing was done, and they say so.
+            assert {type(result) for result in results[::3]} == {ServerUnavailable}
+            assert [(await there.receive(channel))["n"] for _ in arrived] == arrived
+            shards.servers[silent].go_on()
+            await repeated(lambda: here.group_send(quiet[0], {"n": "last"}))
+            while (await there.receive(channel)) != {"n": "last"}:
+                pass
+
+    asyncio.run(main())
+
+
+def test_a_group_on_a_shard_that_is_down_holds_up_nobody_who_could_go_on(shards):
+    """Alone, its message would be tried for an hour; a direct one that waits for it ends that."""
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            here, there = await opened(stack, shards.hosts, 2, timeout=3600, lease=7200)
+            ring = here._backend._session.ring
+            homes = {ring.of(here._client), ring.of(there._client)}
+            down = next(index for index in range(3) if index not in homes)
+            group = next(name for name in map(str, range(99)) if ring.of(name) == down)
+            channel = await there.new_channel()
+            await here.group_add(group, channel)
+            await asyncio.to_thread(shards.servers[down].kill)
+            for _ in range(2):  # while that is news, and when it is known
+                calls = here.group_send(group, {}), here.send(channel, {"n": 1})
+                failed, sent = await asyncio.gather(*calls, return_exceptions=True)
+                assert isinstance(failed, ServerUnavailable)
+                assert sent is None
+                assert await there.receive(channel) == {"n": 1}
+            waiting = asyncio.create_task(here.group_send(group, {"n": 2}))
+            await asyncio.to_thread(shards.servers[down].begin)
+            await waiting
+            await here.group_add(group, channel)
+            await here.group_send(group, {"n": 3})
+            # Those who live there may have made their memberships known again before the second.
+            if (found := await there.receive(channel)) == {"n": 2}:
+                found = await there.receive(channel)
+            assert found == {"n": 3}
+
+    asyncio.run(main())
+
+
 def test_a_loop_that_was_closed_while_it_sent_holds_nobody_up(shards):
     """The group message that it sent is over with its time, and does not block what comes after."""
     here = RedisChannelLayer(shards.hosts, "test", timeout=1)
@@ -290,3 +352,128 @@ def test_calls_at_one_time_keep_their_order_over_several_shards(shards):
         for proxy in proxies:
             stack.callback(proxy.close)
         asyncio.run(main([proxy.url for proxy in proxies]))
+
+
+def test_a_worker_that_becomes_busy_sits_on_no_message(server):
+    """It came back at once each time, and so had the next message in hand; others get it."""
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            sender, eager, other = await opened(stack, server.url, 3)
+            for round_ in range(20):
+                for number in range(30):
+                    await sender.send("jobs", {"n": number})
+                taken = 10 + round_ % 7
+                got = [(await eager.receive("jobs"))["n"] for _ in range(taken)]
+                rest = [(await other.receive("jobs"))["n"] for _ in range(30 - taken)]
+                assert got == list(range(taken))
+                assert sorted(rest) == list(range(taken, 30))
+
+    asyncio.run(main())
+
+
+def test_what_an_eager_worker_had_in_hand_comes_back_when_its_loop_ends(server):
+    async def main():
+        async with AsyncExitStack() as stack:
+            sender, other = await opened(stack, server.url, 2)
+            for round_ in range(20):
+                for number in range(30):
+                    await sender.send("jobs", {"n": number})
+                got = await asyncio.to_thread(work_a_while, server.url, 5 + round_)
+                rest = [(await other.receive("jobs"))["n"] for _ in range(30 - len(got))]
+                assert sorted(got + rest) == list(range(30))
+
+    asyncio.run(main())
+
+
+def work_a_while(url, messages):
+    """Take some messages as fast as possible, and leave without closing, then close elsewhere."""
+    layer = RedisChannelLayer(url, "test")
+
+    async def work():
+        return [(await layer.receive("jobs"))["n"] for _ in range(messages)]
+
+    got = asyncio.run(work())
+    asyncio.run(layer.close())
+    return got
+
+
+@pytest.mark.parametrize("moment", ["asked", "copied"])
+def test_a_cancelled_message_to_a_group_is_not_overtaken(shards, moment):
+    """What is sent to an own channel afterwards comes after it, even if nobody waits for it."""
+
+    async def main(hosts):
+        async with AsyncExitStack() as stack:
+            (layer,) = await opened(stack, hosts, 1)
+            session = layer._backend._session
+            own = await layer.new_channel()
+            await layer.group_add("g", own)
+            for proxy in proxies:
+                proxy.delay = lambda: 0.02
+            for number in range(10):
+                reading = asyncio.create_task(layer.receive(own))
+                sending = asyncio.create_task(layer.group_send("g", {"n": 2 * number}))
+                while not is_on_its_way(session):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                sending.cancel()
+                await asyncio.wait([sending])
+                assert sending.cancelled()
+                await layer.send(own, {"n": 2 * number + 1})
+                got = [(await reading)["n"], (await layer.receive(own))["n"]]
+                assert got == [2 * number, 2 * number + 1]
+
+    def is_on_its_way(session):
+        if moment == "copied":
+            return not session.copies.is_empty
+        sent = [command for command in session.home.lane._pending.batch if command.is_sent]
+        return any(command.name == "publish" for command in sent)
+
+    servers = shards.servers if moment == "copied" else shards.servers[:1]
+    with ExitStack() as stack:
+        proxies = [Proxy(server.port) for server in servers]
+        for proxy in proxies:
+            stack.callback(proxy.close)
+        asyncio.run(main([proxy.url for proxy in proxies]))
+
+
+def test_own_and_group_messages_on_a_stalled_server_fail_within_one_time(server):
+    """They wait for one another, but not each for a time of its own."""
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            (layer,) = await opened(stack, server.url, 1, timeout=1, lease=60)
+            own = await layer.new_channel()
+            await layer.group_add("g", own)
+            server.stop()
+            try:
+                calls = [
+                    call
+                    for _ in range(4)
+                    for call in (layer.group_send("g", {}), layer.send(own, {}))
+                ]
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            finally:
+                server.go_on()
+            assert all(isinstance(outcome, BackendUnavailable) for outcome in outcomes)
+            # The first two have tried, and whoever had a moment left. The others' time was over
+            # before it was their turn, where each would have tried that has a time of its own.
+            assert sum(isinstance(outcome, NoTurn) for outcome in outcomes) >= len(calls) / 2
+
+    asyncio.run(main())
+
+
+def test_a_group_message_that_waits_for_the_inbox_is_not_overtaken_there():
+    class Home:
+        position = "1-0"
+
+    heard = []
+    progress = Progress(Home())
+    progress.after(b"5-0", lambda: heard.append("group"))
+    assert not progress.is_idle()
+    assert not progress.must_go_on(b"5-0")
+    progress.go_on()
+    assert heard == []
+    assert progress.must_go_on(b"6-0")
+    progress.go_on(before=b"6-0")
+    assert heard == ["group"]
+    assert progress.is_idle()

@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 from ipc_processes import Process
 from ipc_processes import until as at_last
+from redis_layers import busy, opened, repeated
 from redis_servers import Cluster, RedisServer
 from redis_traffic import Traffic, until
-from test_redis_connections import busy, opened
 
 from channels_layers import BackendTimeout, BackendUnavailable, RedisChannelLayer
 
@@ -31,19 +31,6 @@ def server_with():
     yield make
     for server in found:
         server.close()
-
-
-@pytest.fixture
-def server(server_with):
-    return server_with()
-
-
-async def repeated(call):
-    """Call until nothing is in the way."""
-    while True:
-        with suppress(BackendUnavailable):
-            return await call()
-        await asyncio.sleep(0.01)
 
 
 def test_a_restart_with_everything_persisted_loses_and_doubles_nothing(server_with, is_long):
@@ -119,6 +106,50 @@ def test_after_a_restart_from_an_old_snapshot_nothing_is_doubled(server):
                 assert message == {"n": 9}, name
             dropped = (await here.statistics())["dropped_count"]
             assert dropped["gap"] == 2
+
+    asyncio.run(main())
+
+
+def test_after_a_restart_from_an_old_snapshot_normal_messages_may_come_again(server):
+    """If so chosen; those of a channel with one reader never do."""
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            here, there = await opened(stack, server.url, 2, after_failover="redeliver")
+            channel = await there.new_channel()
+            for name in (channel, "jobs", "one?reader"):
+                await here.send(name, {"n": 1})
+            server.ask("SAVE")
+            for name in (channel, "jobs", "one?reader"):
+                assert await there.receive(name) == {"n": 1}
+            for number in range(2, 6):
+                await here.send(channel, {"n": number})
+                assert await there.receive(channel) == {"n": number}
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.begin)
+            for name in (channel, "one?reader"):
+                await repeated(lambda name=name: here.send(name, {"n": 9}))
+                assert await there.receive(name) == {"n": 9}, name
+            assert await there.receive("jobs") == {"n": 1}
+
+    asyncio.run(main())
+
+
+def test_shards_that_forget_at_one_time_are_one_gap(shards):
+    async def main():
+        async with AsyncExitStack() as stack:
+            (layer,) = await opened(stack, shards.hosts, 1, on_gap="my.gap")
+            channel = await layer.new_channel()
+            reading = asyncio.create_task(layer.receive(channel))
+            await layer.group_channels("g")
+            await until(
+                lambda: all(shard.is_connected for shard in layer._backend._session.shards), "shown"
+            )
+            for server in shards.servers:
+                server.ask("FLUSHALL")
+            assert await reading == {"type": "my.gap"}
+            await repeated(lambda: layer.send(channel, {"n": 1}))
+            assert await layer.receive(channel) == {"n": 1}
 
     asyncio.run(main())
 
@@ -445,3 +476,65 @@ def test_a_flush_touches_only_its_own_prefix(server):
             assert await one.receive("jobs") == {"n": 2}
 
     asyncio.run(main())
+
+
+async def count(report, url):
+    """Count three messages of its own, then two more."""
+    async with RedisChannelLayer(url, "test", lease=1) as layer:
+        channel = await layer.new_channel()
+        for many in (3, 2):
+            for n in range(many):
+                await layer.send(channel, {"n": n})
+                await layer.receive(channel)
+            report.tell(many)
+            await report.heard()
+
+
+async def count_of(layer):
+    return (await layer.statistics())["messages_count"]
+
+
+def living(server):
+    """Return how many clients the server takes for alive."""
+    return server.ints("HLEN", *server.keys("*:beats"))
+
+
+def test_what_a_killed_client_has_counted_stays(server):
+    counting = Process(count, server.url)
+    counting.told()
+
+    async def main():
+        async with RedisChannelLayer(server.url, "test", lease=1) as layer:
+            while await count_of(layer) != 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            counting.kill()
+            while living(server) > 1:
+                assert await count_of(layer) == 3
+            assert await count_of(layer) == 3
+
+    asyncio.run(main())
+    counting.close()
+
+
+@pytest.mark.parametrize("ends", ["at once", "later"])
+def test_what_a_client_has_counted_that_was_taken_for_dead_is_counted_once(server, ends):
+    counting = Process(count, server.url)
+    counting.told()
+
+    async def main():
+        async with RedisChannelLayer(server.url, "test", lease=1) as layer:
+            while await count_of(layer) != 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            counting.stop()
+            await until(lambda: living(server) == 1, "it is taken for dead")
+            counting.go_on()
+            counting.say()
+            counting.told()
+            while ends == "later" and (found := await count_of(layer)) != 5:
+                assert found == 3
+            counting.say()  # to close, perhaps before it has shown life again
+            counting.ended()
+            assert await count_of(layer) == 5
+
+    asyncio.run(main())
+    counting.close()

@@ -11,24 +11,8 @@ import redis
 from channels_redis.core import RedisChannelLayer as Core
 from channels_redis.pubsub import RedisPubSubChannelLayer as PubSub
 from redis_peers import LIMIT, blocked, both, dropped, first, ours, pairs, patience, theirs
-from redis_proxy import Proxy
-from redis_servers import RedisServer
 
 from channels_layers import BackendUnavailable, RedisChannelLayer
-
-
-@pytest.fixture
-def server():
-    found = RedisServer()
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def proxy(server):
-    found = Proxy(server.port)
-    yield found
-    found.close()
 
 
 @pytest.mark.long

@@ -13,19 +13,11 @@ from asgiref.sync import async_to_sync
 from channels_redis.core import RedisChannelLayer as Core
 from channels_redis.pubsub import RedisPubSubChannelLayer as PubSub
 from redis_peers import LIMIT, blocked, both, dropped, ended, ours, patience, theirs
-from redis_servers import RedisServer
 
 from channels_layers import LayerClosed, RedisChannelLayer
 from channels_layers.testing.checks._children import forked
 
 ALARM = int(LIMIT)  # seconds after which a child ends itself
-
-
-@pytest.fixture
-def server():
-    found = RedisServer()
-    yield found
-    found.close()
 
 
 @pytest.mark.parametrize("threads", [1, 10])

@@ -7,6 +7,7 @@
 -- Returns {state, era, changes, now, generation, position}, where the state is
 --   known      everything is as it was
 --   new        it is not known here, and has nothing here
+--   met        the same, but for what others have told of it
 --   forgot     the era that it knows is over: the server lost everything, or a part
 --   rewound    the server went back in time; the caller begins another era
 --   swept      others took it for dead
@@ -19,6 +20,7 @@ local position, fingerprint, ttl = ARGV[9], ARGV[10], ARGV[11]
 local clock = call('TIME')
 local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
 local era_key, beats, topology = base .. 'era', base .. 'beats', base .. 'topology'
+call('PEXPIRE', era_key, ttl) -- a full server refuses this not, and nothing after the first write
 
 if fingerprint ~= '' then
   local others = call('HLEN', beats) - call('HEXISTS', beats, me)
@@ -60,13 +62,43 @@ end
 if state ~= 'known' then
   call('UNLINK', base .. 'acc:' .. me)
 end
-call('HSETNX', beats, me, '0')
+if call('HSETNX', beats, me, '0') == 0 and state == 'new' then
+  state = 'met'
+end
 call('PEXPIRE', beats, ttl)
 
 local function is_before(a, b)
   local a_ms, a_n = string.match(a, '(%d+)-(%d+)')
   local b_ms, b_n = string.match(b, '(%d+)-(%d+)')
   return tonumber(a_ms) < tonumber(b_ms) or (a_ms == b_ms and tonumber(a_n) < tonumber(b_n))
+end
+
+-- Move what was sent to the caller while it was not known from queues to its inbox, in order.
+local function take_orphans()
+  local gen = call('HGET', era_key, 'gen')
+  local orphans = call('HGETALL', base .. 'orphans:' .. me)
+  local found = {}
+  for at = 1, #orphans, 2 do
+    local channel, account = orphans[at], orphans[at + 1]
+    local queue = base .. 'q:' .. gen .. ':' .. channel
+    for _, entry in ipairs(call('LRANGE', queue, 0, -1)) do
+      local expires, order, start = string.match(entry, '^(%d+) (%d+) ()')
+      found[#found + 1] = {tonumber(order), channel, account, expires, string.sub(entry, start)}
+    end
+    call('UNLINK', queue)
+    call('SREM', base .. 'rq:' .. gen, channel)
+    call('UNLINK', base .. 'fam:' .. gen .. ':' .. string.match(channel, '^[^!]*!'))
+  end
+  call('UNLINK', base .. 'orphans:' .. me)
+  table.sort(found, function(a, b) return a[1] < b[1] end)
+  for _, message in ipairs(found) do
+    local _, channel, account, expires, payload = unpack(message)
+    if state ~= 'rewound' and tonumber(expires) > tonumber(now) then
+      call('XADD', inbox, '*', 'M ' .. channel .. ' ' .. expires .. ' ' .. gen, payload)
+      call('HINCRBY', base .. 'acc:' .. me, account, 1)
+      call('HINCRBY', base .. 'acc:' .. me, '', #payload)
+    end
+  end
 end
 
 if at_home then
@@ -85,5 +117,6 @@ if at_home then
     call('XSETID', inbox, position)
   end
   call('PEXPIRE', inbox, ttl)
+  take_orphans()
 end
 return {state, era[1], era[3], now, call('HGET', era_key, 'gen'), position}

@@ -4,6 +4,7 @@ local function make(name)
   local makers = {
     queue = load_queues,
     want = load_queues,
+    glance = load_queues,
     confirm = load_queues,
     ['return'] = load_queues,
     back = load_queues,
@@ -11,15 +12,18 @@ local function make(name)
     discard = load_groups,
     notify = load_groups,
     publish = load_groups,
+    owners = load_groups,
     copy = load_groups,
     members = load_groups,
+    mine = load_groups,
+    newest = load_groups,
   }
   local load = makers[name] or load_house
   load()
 end
 
 local results = {}
-local at = 7
+local at = 9
 while ARGV[at] do
   local many = tonumber(ARGV[at + 1])
   if not operations[ARGV[at]] then

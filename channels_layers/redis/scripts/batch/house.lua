@@ -4,12 +4,49 @@ local function load_house()
   load_queues()
   load_groups()
   local group_keys, forget_some = groups.group_keys, groups.forget_some
+  local forget_if_empty = groups.forget_if_empty
   local queue_of, length_of, note_head = queues.queue_of, queues.length_of, queues.note_head
   local family, parse, return_in_hand = queues.family, queues.parse, queues.return_in_hand
 
   -- Whether a client lives, whose home this is.
   function operations.alive(client)
     return has_inbox(client) and 1 or 0
+  end
+
+  -- Drop what has expired in some queues that perhaps nobody reads, and the names of some groups.
+  local function drop_expired()
+    local registry = base .. 'rq:' .. gen
+    for _, channel in ipairs(call('SRANDMEMBER', registry, 64)) do
+      if length_of(channel, queue_of(channel)) == 0 then
+        call('SREM', registry, channel)
+      end
+    end
+    for _, group in ipairs(call('SRANDMEMBER', base .. 'rg:' .. gen, 64)) do
+      call('ZREMRANGEBYSCORE', (group_keys(group)), '-inf', text(now))
+      forget_if_empty(group)
+    end
+  end
+
+  -- Add what a client has counted to what all queues have, or take it away again: 1 or -1.
+  local function add_numbers(numbers, sign)
+    local tally, found = base .. 'tally', cmsgpack.unpack(numbers)[2]
+    local counters = found.dropped_count
+    counters.accepted, counters.refused = found.messages_count, found.channel_full_count
+    for field, many in pairs(counters) do
+      if many > 0 then
+        call('HINCRBY', tally, field, text(sign * many))
+      end
+    end
+    last_longer(tally, TTL)
+  end
+
+  -- Take away again what was added for a client that others took for dead.
+  local function take_back(client)
+    local was = call('GET', key('was:', client))
+    if was then
+      call('DEL', key('was:', client))
+      add_numbers(was, -1)
+    end
   end
 
   -- Show life: counter, numbers, 1 at home, generation seen, then groups that have members here.
@@ -24,6 +61,7 @@ local function load_house()
       return {0}
     end
     if at_home == '1' then
+      take_back(me)
       call('HSET', base .. 'stats', me, numbers)
       call('HSET', base .. 'seen', me, seen)
     end
@@ -46,14 +84,16 @@ local function load_house()
     local sweeper = base .. 'sweeper'
     if call('SET', sweeper, me, 'NX', 'PX', 3000) or call('GET', sweeper) == me then
       call('PEXPIRE', sweeper, 3000)
+      drop_expired()
       return {1, 1, call('HGETALL', beats)}
     end
     return {1, 0}
   end
 
-  -- Forget a client whose counter stands still, or itself: client, counter or "".
+  -- Forget a client whose counter stands still, or itself: client, counter or "", its numbers if
+  -- they are newer than those that it has shown, or "".
   -- 1: done; 0: it lives; 2: there is more to remove, ask again.
-  function operations.forget(client, counter)
+  function operations.forget(client, counter, numbers)
     local beats = base .. 'beats'
     if counter ~= '' and call('HGET', beats, client) ~= counter then
       return 0
@@ -73,7 +113,11 @@ local function load_house()
       return 2
     end
     call('UNLINK', key('sub:', client), key('hand:', client))
-    call('HDEL', beats, client)
+    local shown = call('HGET', base .. 'stats', client)
+    if numbers == '' and shown then
+      numbers = shown
+    end
+    local was_known = call('HDEL', beats, client) == 1
     call('HDEL', base .. 'stats', client)
     call('HDEL', base .. 'seen', client)
     is_leaving = is_leaving or client == me
@@ -81,17 +125,26 @@ local function load_house()
     if call('GET', base .. 'sweeper') == client then
       call('DEL', base .. 'sweeper')
     end
+    if was_known and numbers ~= '' then
+      take_back(client)
+      add_numbers(numbers, 1)
+      if client ~= me then
+        call('SET', key('was:', client), numbers, 'PX', EXPIRY)
+      end
+    end
     return 1
   end
 
-  -- Flush: every client whose home this is hears of it. {new generation}
-  function operations.flush()
+  -- Flush: every client whose home this is hears of it: its id, the same on all shards.
+  -- {new generation}
+  function operations.flush(id)
+    call('HSET', era_key, 'flush', id)
     local old = gen
     gen = text(call('HINCRBY', era_key, 'gen', 1))
     for _, client in ipairs(call('HKEYS', base .. 'beats')) do
       call('UNLINK', base .. 'm:' .. old .. ':' .. client, key('acc:', client))
       if has_inbox(client) then
-        tell(client, 'F', '')
+        tell(client, 'F', id)
       end
     end
     call('RPUSH', base .. 'old', old)
@@ -178,21 +231,37 @@ local function load_house()
   end
 
   -- Forget the members of the caller, which enters them again; and, where the server went back in time,
-  -- what waits in the queues, since it may have been read before: 1. 1: there is more, ask again.
-  function operations.reset(is_rewound)
+  -- what waits in queues, since it may have been read before: "all", those with "one" reader, or "".
+  -- 1: there is more, ask again.
+  function operations.reset(queues_dropped)
     if forget_some(me) then
       return 1
     end
-    if is_rewound ~= '1' then
+    if queues_dropped == '' then
       return 0
     end
-    local registry = base .. 'rq:' .. gen
+    local registry, kept = base .. 'rq:' .. gen, {}
     for _, channel in ipairs(call('SPOP', registry, SLICE)) do
-      local queue = queue_of(channel)
-      count(channel, 'gap', call('LLEN', queue))
-      call('UNLINK', queue)
-      note_head(channel, queue)
+      if queues_dropped == 'one' and not string.find(channel, '[?!]') then
+        kept[#kept + 1] = channel
+      else
+        local queue = queue_of(channel)
+        count(channel, 'gap', call('LLEN', queue))
+        call('UNLINK', queue)
+        note_head(channel, queue)
+      end
     end
-    return call('EXISTS', registry)
+    local spared = base .. 'rq.kept:' .. gen
+    if #kept > 0 then
+      call('SADD', spared, unpack(kept))
+      last_longer(spared, TTL)
+    end
+    if call('EXISTS', registry) == 1 then
+      return 1
+    end
+    if call('EXISTS', spared) == 1 then
+      call('RENAME', spared, registry)
+    end
+    return 0
   end
 end

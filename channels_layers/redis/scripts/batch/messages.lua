@@ -53,6 +53,12 @@ function operations.send(channel, owner, account, capacity, lifetime, payload, c
   end
   load_queues()
   if queues.push(channel, capacity, lifetime, payload) then
+    if owner ~= '' then
+      -- Should the server have lost its owner, that finds it here when it comes back.
+      local orphans = key('orphans:', owner)
+      call('HSET', orphans, channel, account)
+      last_longer(orphans, lifetime + 1000)
+    end
     return 1
   end
   if counts_full == '1' then

@@ -5,6 +5,9 @@ function load_queues()
     return
   end
 
+  local KEPT = 3000 -- how long what has expired stays to be counted
+  local MOST_STEPS = 1024 -- past messages that came back before
+
   local function turn()
     return call('HINCRBY', era_key, 'turn', 1)
   end
@@ -38,7 +41,7 @@ function load_queues()
       if head then
         local _, order = parse(head)
         call('ZADD', index, order, channel)
-        last_longer(index, EXPIRY + 1000)
+        last_longer(index, EXPIRY + KEPT)
       else
         call('ZREM', index, channel)
       end
@@ -86,9 +89,9 @@ function load_queues()
     if call(side, queue, entry_of(expires, order, payload)) == 1 then
       local registry = base .. 'rq:' .. gen
       call('SADD', registry, channel)
-      last_longer(registry, expires - now + 1000)
+      last_longer(registry, expires - now + KEPT)
     end
-    last_longer(queue, expires - now + 1000)
+    last_longer(queue, expires - now + KEPT)
     if side == 'LPUSH' or call('LLEN', queue) == 1 then
       note_head(channel, queue)
     end
@@ -164,17 +167,50 @@ function load_queues()
     return true
   end
 
-  -- Put messages that were taken to the front again, the oldest first in `entries`.
+  -- Return the place in a queue for a message of this order, looking around from another place.
+  local function place_of(queue, order, at)
+    local function stands_behind(index)
+      local entry = call('LINDEX', queue, index)
+      return entry and select(2, parse(entry)) >= order
+    end
+    while at > 0 and stands_behind(at - 1) do
+      at = at - 1
+    end
+    while at < MOST_STEPS and call('LINDEX', queue, at) and not stands_behind(at) do
+      at = at + 1
+    end
+    return at
+  end
+
+  -- Put messages that were taken to their places again, and give them to who waits.
   local function put_back(channel, entries)
-    for i = #entries, 1, -1 do
-      local expires, order, payload = unpack(entries[i])
+    for number, entry in ipairs(entries) do
+      entry[4] = number
+    end
+    table.sort(entries, function(a, b) return a[2] > b[2] or a[2] == b[2] and a[4] > b[4] end)
+    local queue, at = queue_of(channel), 0
+    for _, entry in ipairs(entries) do
+      local expires, order, payload = unpack(entry)
       if expires > now then
-        put(channel, 'LPUSH', expires, order, payload)
+        at = place_of(queue, order, at)
+        local following = at > 0 and call('LINDEX', queue, at)
+        if following then
+          call('LINSERT', queue, 'BEFORE', following, entry_of(expires, order, payload))
+          last_longer(queue, expires - now + KEPT)
+        else
+          put(channel, at == 0 and 'LPUSH' or 'RPUSH', expires, order, payload)
+        end
       else
         count(channel, 'expired', 1)
       end
     end
     hand_out(channel)
+  end
+
+  -- The newest entry that was given to the caller and is not confirmed, or "".
+  local function last_given()
+    local found = call('XREVRANGE', key('sub:', me), '+', '-', 'COUNT', 1)
+    return found[1] and found[1][1] or ''
   end
 
   local function parse_label(value)
@@ -215,7 +251,6 @@ function load_queues()
 
   local function return_in_hand(client, ids)
     for channel, entries in pairs(drop_in_hand(client, ids)) do
-      table.sort(entries, function(a, b) return a[2] < b[2] end)
       put_back(channel, entries)
     end
   end
@@ -238,23 +273,12 @@ function load_queues()
     return 1
   end
 
-  -- Want some more messages, or fewer: name, change, 1 to wait for those that are not there.
-  -- The messages taken, as {id, label, payload}; they are in hand until they are confirmed.
-  function operations.want(name, change, waits)
-    local taken, wanted = {}, tonumber(change)
-    local line, mine = key('w:', name), key('want:', me)
-    if wanted < 0 then
-      local left = (tonumber(call('HGET', mine, name)) or 0) + wanted
-      if left > 0 then
-        call('HSET', mine, name, left)
-      else
-        call('HDEL', mine, name)
-        call('ZREM', line, me)
-      end
-      return taken
-    end
+  -- Take messages that are there, as {id, label, payload}; they are in hand until they are
+  -- confirmed. The first ones go after what is on its way in the stream, if that is to be.
+  local function take(name, wanted, after_stream)
+    local taken = {}
     if call('HEXISTS', base .. 'beats', me) == 0 then
-      return taken -- forgotten: it hears of that with its next beat
+      return taken, 0 -- forgotten: it hears of that with its next beat
     end
     while wanted > 0 do
       local channel = name
@@ -268,8 +292,8 @@ function load_queues()
           call('ZREM', base .. 'fam:' .. gen .. ':' .. name, channel) -- it has expired
         end
       end
-      if expires and waits == '1' and call('XLEN', key('sub:', me)) > 0 then
-        give(me, channel, expires, order, payload) -- after what is on its way in the stream
+      if expires and after_stream and call('XLEN', key('sub:', me)) > 0 then
+        give(me, channel, expires, order, payload)
         wanted = wanted - 1
       elseif expires then
         local id = 'h' .. text(turn())
@@ -284,13 +308,39 @@ function load_queues()
     if #taken > 0 then
       last_longer(key('hand:', me), TTL)
     end
-    if wanted > 0 and waits == '1' then
+    return taken, wanted
+  end
+
+  -- Want some more messages, or fewer: name, change. Those taken; the others come as they are sent.
+  function operations.want(name, change)
+    local line, mine = key('w:', name), key('want:', me)
+    if tonumber(change) < 0 then
+      local left = (tonumber(call('HGET', mine, name)) or 0) + change
+      if left > 0 then
+        call('HSET', mine, name, left)
+      else
+        call('HDEL', mine, name)
+        call('ZREM', line, me)
+      end
+      return {}
+    end
+    local taken, wanted = take(name, tonumber(change), true)
+    if wanted > 0 then
       call('HINCRBY', mine, name, wanted)
       last_longer(mine, TTL)
       call('ZADD', line, 'NX', turn(), me)
       last_longer(line, TTL)
     end
     return taken
+  end
+
+  -- Take what is there and wait for nothing: name, how many. As want; but nothing where older
+  -- messages may be on their way in the stream.
+  function operations.glance(name, many)
+    if call('XLEN', key('sub:', me)) > 0 then
+      return {}
+    end
+    return take(name, tonumber(many), false)
   end
 
   -- Take what is in hand for good: ids. For each whether it is still the caller's.
@@ -302,23 +352,24 @@ function load_queues()
     return confirmed
   end
 
-  -- Give back what is in hand: ids, in the order in which they came.
+  -- Give back what is in hand: ids. The newest entry that the caller was given before.
   operations['return'] = function(...)
+    local last = last_given()
     return_in_hand(me, {...})
-    return 1
+    return last
   end
 
-  -- Give back what was confirmed: channel, generation in which it was given or "", then lifetime
-  -- and payload of each, the oldest first.
+  -- Give back what was confirmed: channel, generation in which it was given or "", then lifetime,
+  -- order and payload of each. As `return`.
   function operations.back(channel, its_gen, ...)
-    if its_gen ~= '' and its_gen ~= gen then
-      return 1 -- flushed
+    local last = last_given()
+    if its_gen == '' or its_gen == gen then -- not flushed
+      local entries, given = {}, {...}
+      for i = 1, #given, 3 do
+        entries[#entries + 1] = {now + tonumber(given[i]), tonumber(given[i + 1]), given[i + 2]}
+      end
+      put_back(channel, entries)
     end
-    local entries, given = {}, {...}
-    for i = 1, #given, 2 do
-      entries[#entries + 1] = {now + tonumber(given[i]), 0, given[i + 1]}
-    end
-    put_back(channel, entries)
-    return 1
+    return last
   end
 end
