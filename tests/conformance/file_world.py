@@ -42,10 +42,12 @@ class FileWorld:
         with self._lock, self._locked("lock"):
             path = self._folder / "state"
             state = pickle.loads(path.read_bytes()) if path.exists() else State()
-            yield state
-            fresh = self._folder / "fresh"
-            fresh.write_bytes(pickle.dumps(state))
-            fresh.replace(path)  # whole or not at all, whoever is killed here
+            try:
+                yield state
+            finally:
+                fresh = self._folder / "fresh"
+                fresh.write_bytes(pickle.dumps(state))
+                fresh.replace(path)  # whole or not at all, whoever is killed here
 
     def end(self):
         """Let go of what this process holds."""

@@ -152,6 +152,24 @@ class FlushesItsOwn(ReferenceLayer):
             state.entries[:] = [each for each in state.entries if mine not in each.channel]
 
 
+@caught_by("a_copy_that_is_on_its_way_to_nobody_is_flushed")
+class CopiesComeLate(ReferenceLayer):
+    def __init__(self, world, **options):
+        super().__init__(world, **options)
+        self.late = []
+
+    async def group_send(self, group, message):
+        with self.opened() as state:
+            payload = self.encoded(message)
+            self.late += [(channel, payload) for channel in state.groups.get(group, {})]
+
+    async def send(self, channel, message):
+        with self.opened() as state:
+            while self.late:
+                self.put(state, *self.late.pop())
+        await super().send(channel, message)
+
+
 @caught_by("closing_ends_waiting_receivers", "closing_ends_receivers_on_other_loops")
 class CloseForgetsReceivers(ReferenceLayer):
     def remove(self, state, client):
@@ -228,6 +246,13 @@ class LetsAnybodyReceive(ReferenceLayer):
 class SharesNothing(ReferenceLayer):
     def __init__(self, world, **options):
         super().__init__(World(), **options)
+
+
+@caught_by("statistics_keep_what_closed_clients_have_counted")
+class ForgetsWhatTheGoneCounted(ReferenceLayer):
+    def remove(self, state, client):
+        super().remove(state, client)
+        state.events[:] = [each for each in state.events if client_of(each[1]) != client]
 
 
 @caught_by("an_expired_message_is_counted", "refused_messages_are_counted")

@@ -138,6 +138,24 @@ async def receive_all(layer: Layer, channel: str, count: int) -> list[Any]:
     return [await layer.receive(channel) for _ in range(count)]
 
 
+async def send_side_by_side(layer: Layer, channel: str, *groups: str) -> list[dict[str, int]]:
+    """Send from tasks that run at once, directly and to groups; return what, in their order."""
+    called: list[dict[str, int]] = []
+
+    async def send(n: int) -> None:
+        turn = n % (len(groups) + 1)
+        called.append({"n": n})
+        if turn:
+            await layer.group_send(groups[turn - 1], {"n": n})
+        else:
+            await layer.send(channel, {"n": n})
+
+    async with anyio.create_task_group() as tasks:
+        for n in range(60):
+            tasks.start_soon(send, n)
+    return called
+
+
 async def fill(layer: Layer, channel: str, count: int) -> list[dict[str, int]]:
     """Send ``{"n": 0}``, ``{"n": 1}`` and so on; return what was sent."""
     messages = numbered(count)

@@ -53,6 +53,21 @@ async def an_expired_group_message_is_never_delivered(make: LayerMaker) -> None:
     assert await next_fresh(layer, channel) == NEW
 
 
+@check("semantics 2", needs=["real time"])
+async def what_nobody_reads_is_counted(make: LayerMaker) -> None:
+    """Also on channels of no client that nobody touches again."""
+    layer = await make(expiry=EXPIRY)
+    channels = ["never.read", "never?read", "specific.nobody!x", await layer.new_channel()]
+    for channel in channels:
+        await layer.send(channel, OLD)
+
+    async def are_counted() -> bool:
+        counted = (await layer.statistics())["dropped_count"]["expired"]
+        return bool(counted == len(channels))
+
+    await until(are_counted)
+
+
 @check("semantics 6", needs=["real time"])
 async def a_message_expires_also_when_it_is_already_in_this_process(make: LayerMaker) -> None:
     """Receiving for one local part does not keep alive what came along for another."""

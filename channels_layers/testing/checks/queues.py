@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from ._check import Layer, LayerMaker, check
-from ._tools import END, client_part, drained, fill, line, member, receive_all, started
+from ._tools import (
+    END,
+    client_part,
+    drained,
+    fill,
+    line,
+    member,
+    receive_all,
+    send_side_by_side,
+    started,
+)
 
 
 @check("words: channel")
@@ -122,17 +130,8 @@ async def concurrent_direct_and_group_sends_keep_their_order_of_call(make: Layer
     """The same for calls of one loop that run side by side."""
     layer = await make(capacity=1000)
     channel = await member(layer, "group")
-    called = []
-
-    async def send(n: int) -> None:
-        call: Callable[[str, Any], Awaitable[None]] = layer.group_send if n % 3 else layer.send
-        called.append(n)
-        await call("group" if n % 3 else channel, {"n": n})
-
-    async with anyio.create_task_group() as tasks:
-        for n in range(60):
-            tasks.start_soon(send, n)
-    assert [message["n"] for message in await drained(layer, channel)] == called
+    called = await send_side_by_side(layer, channel, "group")
+    assert await drained(layer, channel) == called
 
 
 @check("api: receive")

@@ -68,6 +68,25 @@ async def a_busy_channel_never_starves_a_quiet_one(make: LayerMaker) -> None:
 
 
 @check("api: receive_from")
+async def a_busy_channel_never_starves_one_of_another_kind(make: LayerMaker) -> None:
+    """Whichever is kept full, a message of each other comes through, wherever it lies."""
+    layer = await make(capacity=1000)
+    channels = [await layer.new_channel(), "jobs", "http.body?one"]
+    for busy in channels:
+        quiet = [channel for channel in channels if channel != busy]
+        for channel in quiet:
+            await layer.send(channel, {"to": channel})
+        await fill(layer, busy, 100)
+        while quiet:
+            await layer.send(busy, {"n": 0})
+            channel, message = await layer.receive_from(channels)
+            if channel != busy:
+                assert message == {"to": channel}
+                quiet.remove(channel)
+        await layer.flush()
+
+
+@check("api: receive_from")
 async def it_leaves_the_channels_it_did_not_return_alone(make: LayerMaker) -> None:
     """After it returned, it takes nothing more from any of its channels."""
     layer = await make()

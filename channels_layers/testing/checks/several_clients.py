@@ -19,6 +19,7 @@ from ._tools import (
     poll,
     receive_all,
     refused,
+    send_side_by_side,
     settled,
     started,
     until,
@@ -167,6 +168,38 @@ async def one_writer_is_heard_in_order_by_another_client(make: LayerMaker) -> No
     assert await drained(there, channel) == numbered(60)
 
 
+@check("semantics 4", needs=["shared"])
+async def one_order_holds_for_calls_side_by_side(make: LayerMaker) -> None:
+    """What the tasks of one loop send, directly and to groups, to channels of both kinds."""
+    here, there = await make(capacity=1000), await make(capacity=1000)
+    for channel in (await there.new_channel(), "http.body?side-by-side"):
+        groups = [f"{channel[:4]}.{n}" for n in range(4)]
+        for group in groups:
+            await here.group_add(group, channel)
+        called = await send_side_by_side(here, channel, *groups)
+        assert await drained(there, channel) == called
+
+
+@check("semantics 5", needs=["shared"])
+async def copies_and_direct_messages_share_the_capacity(make: LayerMaker) -> None:
+    """However they mix, a channel holds no more; what was accepted directly is there."""
+    here, there = await make(capacity=10), await make(capacity=10)
+    channel = await member(there, "group")
+    accepted = []
+    for n in range(40):
+        await here.group_send("group", {"copy": n})
+        if n >= 5:
+            with contextlib.suppress(here.ChannelFull):
+                await here.send(channel, {"n": n})
+                accepted.append(n)
+    got: list[Any] = []
+    while [message["n"] for message in got if "n" in message] != accepted:
+        got.append(await there.receive(channel))
+    while (message := await poll(partial(there.receive, channel), 0.2)) is not None:
+        got.append(message)
+    assert len(got) <= 10, got
+
+
 @check("semantics 5", needs=["shared"])
 async def the_capacity_is_one_whoever_sends(make: LayerMaker) -> None:
     """Exactly `capacity` messages, from both clients together."""
@@ -233,6 +266,21 @@ async def a_member_that_left_unread_is_listed_by_nobody(make: LayerMaker) -> Non
         return lists == [[], []]
 
     await until(gone)
+
+
+@check("semantics 7", needs=["shared", "real time"])
+async def a_member_whose_time_is_over_is_listed_by_nobody(make: LayerMaker) -> None:
+    """Also where its owner has no reason to look at it, only others ask, and somebody reads."""
+    here, there = [await make(group_expiry=0.2, renew_memberships=False) for _ in range(2)]
+    channel = await member(there, "group", "other")
+
+    async def gone() -> bool:
+        return [await here.group_channels(group) for group in ("group", "other")] == [[], []]
+
+    async with line(there, channel) as [reader]:
+        await until(gone)
+        await here.send(channel, {"n": 1})
+        assert await reader.result() == {"n": 1}
 
 
 @check("api: close", needs=["shared"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from ._check import Layer, LayerMaker, check
-from ._tools import drained, fill, line, member, until
+from ._tools import drained, fill, line, member, receive_all, refused, until
 
 
 async def _has_no_members(layer: Layer, group: str) -> bool:
@@ -39,6 +39,20 @@ async def receivers_of_other_clients_wait_on_after_a_flush(make: LayerMaker) -> 
         await here.send(channel, {"n": 1})
         await here.send("jobs", {"n": 2})
         assert [await waiter.result() for waiter in waiters] == [{"n": 1}, {"n": 2}]
+
+
+@check("api: flush", needs=["shared"])
+async def a_copy_that_is_on_its_way_to_nobody_is_flushed(make: LayerMaker) -> None:
+    """When group_send has returned, also the members that no client owns have their copies."""
+    here, there = await make(), await make()
+    channels = [f"body?{n}" for n in range(20)]
+    for n in range(3):
+        for channel in channels:
+            await here.group_add("group", channel)
+        await here.group_send("group", {"n": n})
+        await there.flush()
+        for channel in channels:
+            assert await drained(here, channel) == []
 
 
 @check("api: close", needs=["shared"])
@@ -91,3 +105,20 @@ async def statistics_count_all_clients(make: LayerMaker) -> None:
         return counts == [5, 5] and [one["messages_pending"] for one in got] == [5, 5]
 
     await until(agreed)
+
+
+@check("api: statistics", needs=["shared"])
+async def statistics_keep_what_closed_clients_have_counted(make: LayerMaker) -> None:
+    """No number of the prefix goes back while another client lives."""
+    here, there = await make(), await make(capacity=2)
+    before = await here.statistics()
+    channel = await member(there, "group")
+    await fill(there, channel, 2)
+    await refused(partial(there.send, channel, {}), there.ChannelFull, what=channel)
+    await there.group_send("group", {})
+    await receive_all(there, channel, 2)
+    await there.close()
+    after = await here.statistics()
+    assert after["messages_count"] - before["messages_count"] == 2
+    assert after["channel_full_count"] - before["channel_full_count"] == 1
+    assert after["dropped_count"]["full"] - before["dropped_count"]["full"] == 1

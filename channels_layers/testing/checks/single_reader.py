@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from ._check import LayerMaker, check
-from ._tools import drained, fill, line, receive_all, refused, waiting
+from ._tools import drained, fill, line, receive_all, refused, send_side_by_side, waiting
 
 NAME: Final = "http.body?a1b2"
 
@@ -60,6 +60,15 @@ async def a_single_reader_channel_may_join_a_group(make: LayerMaker) -> None:
     await layer.group_send("group", {"n": 1})
     assert await drained(layer, NAME) == [{"n": 1}]
     assert await layer.group_channels("group") == [NAME]
+
+
+@check("semantics 4")
+async def a_single_reader_channel_shares_one_order_with_its_groups(make: LayerMaker) -> None:
+    """Direct and group messages whose calls run side by side arrive in the order of the calls."""
+    layer = await make(capacity=1000)
+    await layer.group_add("group", NAME)
+    called = await send_side_by_side(layer, NAME, "group")
+    assert await drained(layer, NAME) == called
 
 
 @check("api: receive_from")
