@@ -14,7 +14,7 @@ from typing import Any
 
 import ormsgpack
 import sniffio
-from _harness import FLOOR, LOOPS, OURS, PEER
+from _results import FLOOR, LOOPS, OURS, PEER
 from channels.layers import InMemoryChannelLayer as ChannelsLayer
 
 import channels_layers

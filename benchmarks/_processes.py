@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
 import anyio
-from _harness import Options, without_collector
+from _harness import without_collector
+from _results import Options
 from anyio.to_thread import run_sync
 
 #: Does what it was told, in the other process, and returns what is to be known of it.

@@ -14,7 +14,7 @@ from typing import Any
 
 import ormsgpack
 from _contenders import ASYNCIO_ONLY
-from _harness import LOOPS, OURS
+from _results import LOOPS, OURS
 
 from channels_layers import RedisChannelLayer
 

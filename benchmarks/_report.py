@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _harness import Figure, Grid, Options, Results
+from _results import Figure, Grid, Options, Results
 from rich.console import Console
 from rich.table import Table
 

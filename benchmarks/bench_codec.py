@@ -13,7 +13,8 @@ from typing import Any
 import msgpack
 import msgspec
 import ormsgpack
-from _harness import OURS, Case, Contender, Figure, Grid, Options, Round, Sample, main
+from _harness import main
+from _results import OURS, Case, Contender, Figure, Grid, Options, Round, Sample
 from _samples import MESSAGES, odd_messages
 
 from channels_layers.codecs import msgpack as ours

@@ -9,19 +9,8 @@ from functools import partial
 from typing import Any
 
 from _contenders import ASYNCIO_ONLY, opened
-from _harness import (
-    LOOPS,
-    OURS,
-    PEER,
-    Case,
-    Contender,
-    Figure,
-    Options,
-    Round,
-    Sample,
-    Target,
-    main,
-)
+from _harness import main
+from _results import LOOPS, OURS, PEER, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 
 QUESTION = "Does an operation cost the same beside 10 and beside 100,000 live channels and groups?"

@@ -12,7 +12,8 @@ from typing import Any
 
 import anyio
 from _contenders import ALL, future_maker, opened
-from _harness import PEER, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
+from _results import PEER, Case, Contender, Figure, Options, Round, Sample, Target
 from anyio.lowlevel import checkpoint
 
 QUESTION = "What do 10,000 waiting receivers cost, and what is left of them afterwards?"

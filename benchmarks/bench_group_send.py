@@ -9,7 +9,8 @@ from functools import partial
 
 from _contenders import ALL
 from _fanout import audience
-from _harness import PEER, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
+from _results import PEER, Case, Contender, Figure, Options, Round, Sample, Target
 
 QUESTION = "How many deliveries a second does group_send make to 1,000 tasks that each wait?"
 BURST = 10  # sends before the members get to run

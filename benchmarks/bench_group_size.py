@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from _fanout import audience
-from _harness import FLOOR, OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
+from _results import FLOOR, OURS, Case, Contender, Figure, Options, Round, Sample, Target
 
 QUESTION = "Does a delivery of group_send cost the same in a group of 10 and of 100,000 members?"
 SIZES = (10, 100, 1_000, 10_000, 100_000)

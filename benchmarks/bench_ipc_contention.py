@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 import anyio
-from _harness import FLOOR, OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
 from _ipc import fresh_prefix, insist, shared_layer
 from _processes import Act, partners, processes
+from _results import FLOOR, OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 from _tasks import bare_tasks
 from anyio.lowlevel import checkpoint

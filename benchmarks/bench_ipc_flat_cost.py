@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
-from _harness import OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
 from _ipc import fresh_prefix, insist, shared_layer
 from _processes import Act, partners
+from _results import OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 from _tasks import bare_tasks
 

@@ -11,10 +11,11 @@ from typing import Any
 import ormsgpack
 from _contenders import Floor
 from _fanout import GROUP, Expect, seated
-from _harness import FLOOR, OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
 from _ipc import fresh_prefix, shared_layer
 from _pipes import Frames, watched, write_frame
 from _processes import Act, Partner, partners, processes
+from _results import FLOOR, OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 
 from channels_layers import IPCChannelLayer

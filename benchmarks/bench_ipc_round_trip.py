@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 from _contenders import future_maker
-from _harness import FLOOR, OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
 from _ipc import fresh_prefix, shared_layer
 from _pipes import watched
 from _processes import Act, Partner, partners, processes
+from _results import FLOOR, OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 from _tasks import bare_tasks
 from anyio.lowlevel import checkpoint

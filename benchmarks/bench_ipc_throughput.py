@@ -12,23 +12,12 @@ from typing import Any, TypeAlias
 
 import ormsgpack
 from _contenders import ASYNCIO_ONLY
-from _harness import (
-    FLOOR,
-    LOOPS,
-    OURS,
-    Case,
-    Contender,
-    Figure,
-    Options,
-    Round,
-    Sample,
-    Target,
-    main,
-)
+from _harness import main
 from _ipc import fresh_prefix, insist, shared_layer
 from _pipes import Frames, write_frame
 from _processes import Act, Role, partners, processes
 from _redis import CORE, opened_over, reason_to_leave_out, redis_server
+from _results import FLOOR, LOOPS, OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 
 from channels_layers import IPCChannelLayer

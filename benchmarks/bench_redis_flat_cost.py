@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import anyio
-from _harness import OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
 from _redis import (
     BY_HAND,
     CORE,
@@ -23,6 +23,7 @@ from _redis import (
     redis_server,
     redis_servers,
 )
+from _results import OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 from _tasks import bare_tasks
 

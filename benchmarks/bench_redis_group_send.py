@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from _fanout import GROUP, seated
-from _harness import OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
 from _processes import Act, partners
 from _redis import (
     CORE,
@@ -20,11 +20,13 @@ from _redis import (
     reason_to_leave_out,
     redis_server,
 )
+from _results import OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 
 QUESTION = "How many deliveries a second does group_send make over one redis-server?"
 BURST = 10  # sends before anybody is waited for
 PREFIX = "asgi"
+LEASE_S = 3600  # clients of which only the inboxes are there show no life
 CLIENTS = (10, 100, 1_000)
 SLACK = 1.5  # a client among 1,000 may cost so many times one among 100
 
@@ -67,7 +69,7 @@ async def fan_out(options: Options, name: str, members: int, repeats: int) -> As
 async def to_clients(clients: int, repeats: int) -> AsyncIterator[Round]:
     """Send to clients with a member each, of which nothing but their inboxes is there."""
     with redis_server() as address:
-        async with opened_over(OURS, [address], prefix=PREFIX) as layer:
+        async with opened_over(OURS, [address], prefix=PREFIX, lease=LEASE_S) as layer:
             inboxes = [inbox_of(PREFIX, f"client{number}") for number in range(clients)]
             with bare_server(address) as server:
                 for number, inbox in enumerate(inboxes):

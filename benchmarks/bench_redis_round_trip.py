@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from _harness import OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
 from _processes import Act, Partner, partners
 from _redis import (
     BY_HAND,
@@ -21,6 +21,7 @@ from _redis import (
     reason_to_leave_out,
     redis_server,
 )
+from _results import OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 
 QUESTION = "How long is a round trip between two processes over one redis-server?"

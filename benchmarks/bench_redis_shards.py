@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
-from _harness import OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
 from _processes import Act, Role, partners
 from _redis import (
     BY_HAND,
@@ -29,6 +29,7 @@ from _redis import (
     reason_to_leave_out,
     redis_servers,
 )
+from _results import OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 
 from channels_layers.redis._hosts import addresses as addresses_of
@@ -41,6 +42,7 @@ READERS = 12  # layers of the process that reads, so that some have each shard f
 CAPACITY = 1_000_000  # of a channel: nothing is refused
 GROUPS = 12  # so that some have each shard for their own; a task sends to each
 PREFIX = "shards"
+LEASE_S = 3600  # clients of which only the inboxes are there show no life
 
 #: Opens the writers, told the servers and the channels; gives what sends so many messages.
 Writing: TypeAlias = Callable[
@@ -197,7 +199,7 @@ async def fan_out(shards: int, clients: int, count: int) -> AsyncIterator[Round]
         ring = ShardRing([address.label for address in addresses_of(addresses)])
         names = [f"client{number}" for number in range(clients)]
         inboxes = [(servers[ring.of(name)], inbox_of(PREFIX, name)) for name in names]
-        async with opened_over(OURS, addresses, prefix=PREFIX) as layer:
+        async with opened_over(OURS, addresses, prefix=PREFIX, lease=LEASE_S) as layer:
             for server, inbox in inboxes:
                 server.xadd(inbox, {"W": ""})
             for group in range(GROUPS):

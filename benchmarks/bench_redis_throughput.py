@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
-from _harness import OURS, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
 from _processes import Act, Role, partners
 from _redis import (
     BY_HAND,
@@ -22,6 +22,7 @@ from _redis import (
     reason_to_leave_out,
     redis_server,
 )
+from _results import OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 
 QUESTION = "How many messages a second do 50 tasks send to a reader in another process?"

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from _contenders import ALL, opened
-from _harness import LOOPS, PEER, Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
+from _results import LOOPS, PEER, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 from _tasks import bare_tasks
 

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from _contenders import ALL, opened
-from _harness import Case, Contender, Figure, Options, Round, Sample, Target, main
+from _harness import main
+from _results import Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 
 QUESTION = "How many small messages a second go through a channel, sent and received in one task?"

@@ -15,7 +15,8 @@ import anyio
 import ormsgpack
 import sniffio
 from _contenders import future_maker, opened
-from _harness import (
+from _harness import main
+from _results import (
     FLOOR,
     LOOPS,
     OURS,
@@ -27,7 +28,6 @@ from _harness import (
     Round,
     Sample,
     Target,
-    main,
 )
 from anyio.lowlevel import checkpoint
 
