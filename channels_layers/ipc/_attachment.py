@@ -561,9 +561,7 @@ class Attachment:
         with contextlib.suppress(SegmentHeld):
             if self.own.inbox.has_unread:
                 self.rescue()
-            self._settle_in_time()
-            numbers = self.client.statistics()
-            _numbers.publish(self.own.segment.view, numbers, time.monotonic())
+            self._settle_and_publish()
             for channel in list(self._wanted):
                 self._look(channel)
             self._renew()
@@ -571,10 +569,14 @@ class Attachment:
             for client_id in self.place.sweep(self.seconds):
                 _logger.info("client %s has died and was cleared up", client_id)
 
-    def _settle_in_time(self) -> None:
+    def _settle_and_publish(self) -> None:
         with self._draining:
             if not self._is_closed:
                 self._settle()
+                self._publish()  # and not over what close() has published
+
+    def _publish(self) -> None:
+        _numbers.publish(self.own.segment.view, self.client.statistics(), time.monotonic())
 
     def _renew(self) -> None:
         """Let the memberships last whose channels are read, and end the others."""
@@ -630,7 +632,7 @@ class Attachment:
                     slot = self._sound(queue, partial(self._unwait, queue, channel))
                 self.wake(-1 if slot is None else slot, channel)
         finally:
-            _numbers.publish(self.own.segment.view, self.client.statistics(), time.monotonic())
+            self._publish()
             self.place.leave(self.row, seconds)
 
     def _unwait(self, queue: Queue, channel: str) -> int:

@@ -18,7 +18,6 @@ from ..errors import BackendUnavailable, ChannelFull
 from ..guarantees import Guarantees
 from ..options import LayerOptions
 from ..statistics import Statistics, add_up
-from . import _numbers
 from ._attachment import Attachment
 from ._copies import Copies
 from ._directory import Busy
@@ -439,19 +438,8 @@ class IPCBackend(Backend):
                     parts.append(queue.structure.statistics(now))
                 except CorruptSegment as exc:
                     attached.rebuild_queue(queue, exc)
-
-        def of_peers() -> list[Statistics]:
-            found: list[Statistics] = []
-            for peer in place.peers(self._options.timeout):
-                if peer is not attached.own:
-                    is_alive = place.is_alive(peer.row.id)
-                    numbers = _numbers.read(peer.segment.view, now, is_alive=is_alive)
-                    found += filter(None, [numbers])
-                found.append(peer.unheard())
-            return found
-
-        found, gone = _numbers.with_those_of_the_gone(place.board_view, of_peers)
-        return add_up([*parts, *found, gone])
+        parts += place.statistics(attached.row.id, self._options.timeout)
+        return add_up(parts)
 
     def _statistics_of(self, attached: Attachment, channel: str) -> Statistics:
         queue = attached.place.queues.of(channel)

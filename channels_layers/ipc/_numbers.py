@@ -17,12 +17,11 @@ from . import _layout
 
 T = TypeVar("T")
 
-_TURN: Final = struct.Struct("<Q")  # odd while it is being written
-_NUMBERS: Final = struct.Struct("<QdQdQd4Q")
+_TURN: Final = struct.Struct("@Q")  # odd while it is being written
+_NUMBERS: Final = struct.Struct("@QdQdQd4Q")  # aligned, so that each is written at once
 _LONG_MASK: Final = 0xFFFFFFFFFFFFFFFF
 _REASONS: Final = (Dropped.FULL, Dropped.EXPIRED, Dropped.UNDECODABLE, Dropped.GAP)
-_TRIES: Final = 100
-_PATIENCE_S: Final = 0.2  # with whoever leaves, which takes less than a millisecond
+_PATIENCE_S: Final = 0.2  # with whoever writes, which takes less than a millisecond
 _PAUSE_S: Final = 0.001
 _AT: Final = _layout.NUMBERS_OFFSET
 _GONE: Final = _layout.GONE_OFFSET
@@ -34,31 +33,25 @@ def publish(inbox: memoryview, numbers: Statistics, now: float) -> None:
     _write(inbox, _AT, numbers, now)
 
 
-def read(inbox: memoryview, now: float, *, is_alive: bool) -> Statistics | None:
-    """Return those of a client; None where they cannot be read whole."""
+def read(inbox: memoryview, now: float, *, is_alive: bool) -> Statistics:
+    """Return those of a client; blocks while it writes them."""
     if not is_alive:
         return counts_of(_numbers(inbox, _AT, now))  # be it that it was killed while it wrote
-    for _ in range(_TRIES):
-        before = _turn(inbox, _AT)
-        numbers = _numbers(inbox, _AT, now)
-        if not before & 1 and _turn(inbox, _AT) == before:
-            return numbers
-    return None
+    return _whole(inbox, _AT, lambda: _numbers(inbox, _AT, now))
 
 
-def unheard(missed: int, refused: int) -> Statistics:
+def lost_on_the_way_to(inbox: memoryview) -> Statistics:
     """Return what others could not bring to a client, which it has not counted itself."""
+    words = inbox[: _layout.RING_OFFSET].cast("Q")
     numbers = add_up([])
-    numbers["channel_full_count"] = refused
-    numbers["dropped_count"][Dropped.FULL.value] = missed
+    numbers["channel_full_count"] = words[_layout.REFUSED]
+    numbers["dropped_count"][Dropped.FULL.value] = words[_layout.MISSED]
     return numbers
 
 
 def left_in(inbox: memoryview) -> Statistics:
     """Return what a client has counted that is gone, and what others could not bring to it."""
-    words = inbox[: _layout.RING_OFFSET].cast("Q")
-    lost = unheard(words[_layout.MISSED], words[_layout.REFUSED])
-    return add_up([counts_of(_numbers(inbox, _AT, 0.0)), lost])
+    return add_up([read(inbox, 0.0, is_alive=False), lost_on_the_way_to(inbox)])
 
 
 @contextlib.contextmanager
@@ -72,15 +65,22 @@ def kept(board: memoryview, left: Statistics) -> Iterator[None]:
         _write(board, _GONE, add_up([_numbers(board, _GONE, now), left]), now)
 
 
-def with_those_of_the_gone(board: memoryview, look: Callable[[], T]) -> tuple[T, Statistics]:
+def with_those_of_the_gone(
+    board: memoryview, look: Callable[[], list[Statistics]]
+) -> list[Statistics]:
     """Return what `look` finds while nobody leaves, and the numbers of who has left; blocks."""
+    return _whole(board, _GONE, lambda: [*look(), _numbers(board, _GONE, 0.0)])
+
+
+def _whole(view: memoryview, at: int, look: Callable[[], T]) -> T:
+    """Return what `look` finds while nobody writes at `at`; blocks."""
     ends_at = time.monotonic() + _PATIENCE_S
     while True:
-        before = _turn(board, _GONE)
-        found, gone = look(), _numbers(board, _GONE, 0.0)
-        is_whole = not before & 1 and _turn(board, _GONE) == before
-        if is_whole or time.monotonic() > ends_at:  # somebody was killed while it wrote
-            return found, gone
+        before = _turn(view, at)
+        found = look()
+        is_whole = not before & 1 and _turn(view, at) == before
+        if is_whole or time.monotonic() > ends_at:  # whoever wrote was stopped or killed
+            return found
         time.sleep(_PAUSE_S)  # another thread may have to go on
 
 

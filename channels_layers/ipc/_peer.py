@@ -6,8 +6,7 @@ import os
 import threading
 
 from .. import _fork
-from ..statistics import Statistics
-from . import _doorbell, _layout, _numbers
+from . import _doorbell, _layout
 from ._directory import Attached
 from ._inbox import Inbox
 from ._segment import Segment, segments
@@ -58,11 +57,6 @@ class Peer:
     def has_seen(self, epoch: int) -> bool:
         """Whether it has heard of the flush that began `epoch`, or will never."""
         return self.inbox.words[_layout.SEEN] == epoch or not self.segment.is_owner_alive()
-
-    def unheard(self) -> Statistics:
-        """Return what others could not bring to it, which it has not counted itself."""
-        longs = self.inbox.longs
-        return _numbers.unheard(longs[_layout.MISSED], longs[_layout.REFUSED])
 
     def close(self) -> None:
         """Let go of both."""

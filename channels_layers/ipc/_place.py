@@ -18,7 +18,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -231,13 +231,46 @@ class Place:
 
     def live_peers(self, seconds: float) -> list[Peer]:
         """Return all clients that live; blocks if the directory is busy."""
-        return [peer for peer in self.peers(seconds) if self.is_alive(peer.row.id)]
-
-    def peers(self, seconds: float) -> list[Peer]:
-        """Return all clients that nobody has cleared up after yet; as `live_peers`."""
-        ids = [one for one in self._rows(seconds) if (self.folder / f"inbox-{one}").exists()]
-        peers = [self.peer(client_id) for client_id in ids]
+        peers = [self.peer(one) for one in self._rows(seconds) if self.is_alive(one)]
         return [peer for peer in peers if peer is not None]
+
+    @contextlib.contextmanager
+    def inbox_of(self, client_id: str) -> Iterator[Segment | None]:
+        """Attach the inbox of a client for a look; of a dead one too, which is no peer any more.
+
+        None where there is no inbox that can be attached.
+        """
+        try:
+            inbox = segments.attach(self.folder / f"inbox-{client_id}", _layout.INBOX)
+        except (FileNotFoundError, SegmentDamaged, SegmentRefused):
+            yield None
+            return
+        try:
+            yield inbox
+        finally:
+            segments.detach(inbox)
+
+    def statistics(self, own_id: str, seconds: float) -> list[Statistics]:
+        """Return what all clients have counted, gone ones too, but for what the one that asks has.
+
+        Blocks if the directory is busy, or somebody comes, goes or writes meanwhile.
+        """
+
+        def of_inboxes() -> list[Statistics]:
+            return list(filter(None, map(counted, self._rows(seconds))))
+
+        def counted(client_id: str) -> Statistics | None:
+            with self.inbox_of(client_id) as inbox:
+                if inbox is None:
+                    return None
+                lost = _numbers.lost_on_the_way_to(inbox.view)
+                if client_id == own_id:
+                    return lost
+                is_alive = inbox.is_owner_alive()
+                numbers = _numbers.read(inbox.view, time.monotonic(), is_alive=is_alive)
+                return add_up([numbers, lost])
+
+        return _numbers.with_those_of_the_gone(self._board().view, of_inboxes)
 
     def drop_peer(self, client_id: str) -> None:
         """Let go of a client that is gone."""
@@ -352,16 +385,13 @@ class Place:
         peer = self._peers.get(client_id)
         if peer is not None:
             return peer.row
-        try:
-            segment = segments.attach(self.folder / f"inbox-{client_id}", _layout.INBOX)
-        except (FileNotFoundError, SegmentDamaged, SegmentRefused):
-            return None
-        try:
-            name, pid, slot = Inbox(segment.view, _ring_bytes(segment)).owner()
-        except SegmentDamaged:
-            return None
-        finally:
-            segments.detach(segment)
+        with self.inbox_of(client_id) as inbox:
+            if inbox is None:
+                return None
+            try:
+                name, pid, slot = Inbox(inbox.view, _ring_bytes(inbox)).owner()
+            except SegmentDamaged:
+                return None
         return Attached(client_id, slot, pid) if name == client_id and slot < SLOTS else None
 
     def _rows(self, seconds: float) -> dict[str, Attached]:
@@ -472,14 +502,8 @@ class Place:
 
     def _left_by(self, client_id: str) -> Statistics:
         """Return what a client that is gone has counted; nothing where its inbox is none."""
-        try:
-            inbox = segments.attach(self.folder / f"inbox-{client_id}", _layout.INBOX)
-        except (FileNotFoundError, SegmentDamaged, SegmentRefused):
-            return add_up([])
-        try:
-            return _numbers.left_in(inbox.view)
-        finally:
-            segments.detach(inbox)
+        with self.inbox_of(client_id) as inbox:
+            return add_up([]) if inbox is None else _numbers.left_in(inbox.view)
 
     def _remove_if_unused(self, seconds: float) -> None:
         """Remove the folder if no client lives and nothing waits in it; under the guard."""

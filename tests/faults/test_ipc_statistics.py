@@ -14,7 +14,7 @@ from test_ipc_stops import TIMEOUT, Ticks, hold, read
 
 from channels_layers import IPCChannelLayer
 from channels_layers.errors import BackendTimeout, ChannelFull, LayerClosed
-from channels_layers.ipc import _questions
+from channels_layers.ipc import _layout, _numbers, _questions
 from channels_layers.ipc._errors import Unanswered
 
 MANY = 1500  # channels, more than the smallest table holds
@@ -344,5 +344,42 @@ def test_what_a_killed_client_has_counted_stays(processes, prefix):
             while inbox.exists():
                 assert (await layer.statistics())["messages_count"] == 3
             assert (await layer.statistics())["messages_count"] == 3
+
+    asyncio.run(main())
+
+
+def test_who_died_and_was_never_written_to_counts_before_it_is_cleared_up_after(
+    processes, prefix, monkeypatch
+):
+    counting = processes.start(count_three, prefix.name)
+    client = client_in(counting.told())
+
+    async def main():
+        async with IPCChannelLayer(prefix.name) as layer:
+            while (await layer.statistics())["messages_count"] != 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with IPCChannelLayer(prefix.name) as layer:
+            place = layer._backend._attached.place
+            monkeypatch.setattr(place, "sweep", lambda seconds: [])
+            assert client not in place._peers
+            counting.kill()
+            assert (await layer.statistics())["messages_count"] == 3
+            assert (prefix.folder / f"inbox-{client}").exists()
+
+    asyncio.run(main())
+
+
+def test_who_is_stopped_while_it_writes_its_numbers_is_not_left_out(prefix, monkeypatch):
+    async def main():
+        async with IPCChannelLayer(prefix.name) as here, IPCChannelLayer(prefix.name) as there:
+            channel = await there.new_channel()
+            await there.send(channel, {})
+            await there.receive(channel)
+            attached = there._backend._attached
+            while (await here.statistics())["messages_count"] != 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            monkeypatch.setattr(_numbers, "publish", lambda *numbers: None)
+            _numbers._begin(attached.own.segment.view, _layout.NUMBERS_OFFSET)
+            assert (await here.statistics())["messages_count"] == 1
 
     asyncio.run(main())
