@@ -25,10 +25,11 @@ from _redis import (
 from _results import OURS, Case, Contender, Figure, Options, Round, Sample, Target
 from _samples import SMALL
 
-QUESTION = "How many messages a second do 50 tasks send to a reader in another process?"
+QUESTION = "How many messages a second do 50 tasks send to readers in another process?"
 SENDERS = 50  # tasks; and commands in a pipeline by hand
 CAPACITY = 1_000_000  # of a channel: nothing is refused
-KINDS = ("process-specific", "normal")
+KINDS = {"process-specific": 1, "normal": 1, f"normal, {SENDERS} readers": SENDERS}
+ONE = "normal"  # whose only reader has one message at a time handed to it
 
 #: Sends so many messages.
 Write: TypeAlias = Callable[[int], Awaitable[None]]
@@ -67,12 +68,17 @@ async def reader(
 async def reading(name: str, address: str, kind: str) -> AsyncIterator[tuple[str, Act]]:
     """Read from a layer."""
     async with opened_over(name, [address], capacity=CAPACITY) as layer:
-        channel = await layer.new_channel() if kind == KINDS[0] else "thumbnails"
+        channel = "thumbnails" if kind.startswith(ONE) else await layer.new_channel()
 
-        async def read(count: int) -> None:
+        async def read_some(count: int) -> None:
             receive = layer.receive
             for _ in range(count):
                 await receive(channel)
+
+        async def read(count: int) -> None:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(KINDS[kind]):
+                    tasks.start_soon(read_some, count // KINDS[kind])
 
         yield channel, timed(read)
 
@@ -137,14 +143,13 @@ def cases(options: Options) -> list[Case]:
     sizes = {OURS: count} if missing else {OURS: count, CORE: few}
     return [
         Case(
-            title=f"{SENDERS} tasks in one process, one reader in another",
+            title=f"{SENDERS} tasks in one process, one task or as many in another",
             figures=[Figure("throughput", "messages/s")],
             contenders=[
                 *(
                     Contender(
                         f"{name}, {kind}",
-                        # A reader of a normal channel has one message at a time handed to it.
-                        partial(layers, options, name, size if kind == KINDS[0] else few, kind),
+                        partial(layers, options, name, few if kind == ONE else size, kind),
                         LOOPS_OF[name],
                     )
                     for name, size in sizes.items()
@@ -152,7 +157,7 @@ def cases(options: Options) -> list[Case]:
                 ),
                 Contender(BY_HAND, partial(by_hand, options, count), LOOPS_OF[BY_HAND]),
             ],
-            baselines=[f"{CORE}, {KINDS[0]}", f"{CORE}, {KINDS[1]}", BY_HAND],
+            baselines=[*(f"{CORE}, {kind}" for kind in KINDS), BY_HAND],
             targets=[
                 Target(figure="throughput", contender=f"{OURS}, {kind}", times=times, than=than)
                 for kind in KINDS

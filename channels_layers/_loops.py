@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _modules: Final = sys.modules
 _Future: Final = asyncio.Future
 _running_loop: Final = asyncio._get_running_loop
+_loop_of: Final[Callable[[Any], asyncio.AbstractEventLoop]] = asyncio.Future.get_loop
+_is_cancelled: Final[Callable[[Any], bool]] = asyncio.Future.cancelled
 
 
 class TrioWaiter:
@@ -273,8 +275,18 @@ def _is_open(scope: trio.CancelScope) -> bool:
     return not scope.cancel_called
 
 
-def is_lost(waiter: LoopWaiter) -> bool:
-    """Say whether `waiter` can never go on: it was cancelled, or its loop is closed."""
+def lost_of(waiters: Sequence[LoopWaiter]) -> list[LoopWaiter]:
+    """Return those that can never go on: they were cancelled, or their loops are closed."""
+    try:  # as quick as can be, for thousands of asyncio's of which none is lost
+        loops = set(map(_loop_of, waiters))
+        if not any(map(_is_cancelled, waiters)) and not any(loop.is_closed() for loop in loops):
+            return []
+    except TypeError:  # one of them is trio's
+        pass
+    return list(filter(_is_lost, waiters))
+
+
+def _is_lost(waiter: LoopWaiter) -> bool:
     cancelled = waiter.is_cancelled if isinstance(waiter, TrioWaiter) else waiter.cancelled()
     return cancelled or has_ended(waiter)
 

@@ -21,7 +21,7 @@ from ._core.messages import Message
 from ._core.names import check_channel, check_group, check_prefix, client_of
 from ._core.patience import Asking
 from ._core.statistics import Dropped, Statistics
-from ._loops import LoopWaiter, abandon, is_lost, new_waiter, pause, wake, wake_soon
+from ._loops import LoopWaiter, abandon, lost_of, new_waiter, pause, wake, wake_soon
 from ._remote import Opened, Remote
 from .codecs.msgpack import decode, encode
 from .errors import (
@@ -499,7 +499,7 @@ class ChannelLayer:
     # Helpers
 
     def _begin(self) -> None:
-        self._exchange: Exchange = Exchange(self._options.rules(), new_waiter, wake_soon, is_lost)
+        self._exchange: Exchange = Exchange(self._options.rules(), new_waiter, wake_soon, lost_of)
         self._client = ""
         self._remote: Remote | None = None
         self._leaving: list[Remote] = []  # closed by close(), but not by their backend yet

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
 import anyio
 import pytest
+import trio
 
-from channels_layers import ChannelFull, ChannelLayer
+from channels_layers import ChannelFull, ChannelLayer, _loops
 from channels_layers.options import LayerOptions
 from channels_layers.testing.checks._tools import line
 from channels_layers.testing.checks.ending_loops import _stopped_receiver
@@ -65,3 +67,31 @@ async def statistics_of_all(clients, other, channel):
 @pytest.mark.parametrize("call", [a_sender_without_room, a_group_without_room, statistics_of_all])
 def test_what_a_closed_loop_never_took_is_found_by(call, kind):
     anyio.run(found_by, call, kind)
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "trio", "both"])
+def test_lost_receivers_are_told_from_those_that_wait(kind):
+    live, closed = asyncio.new_event_loop(), asyncio.new_event_loop()
+    waiting, cancelled = live.create_future(), live.create_future()
+    left_behind = closed.create_future()
+    cancelled.cancel()
+    closed.close()
+
+    async def in_trio():
+        waiter, abandoned = _loops.new_waiter(), _loops.new_waiter()
+        abandoned.is_cancelled = True
+        assert _loops.lost_of([waiter]) == []
+        assert _loops.lost_of([abandoned, waiter]) == [abandoned]
+        if kind == "both":
+            everybody = [waiting, waiter, cancelled, left_behind, abandoned]
+            assert _loops.lost_of(everybody) == [cancelled, left_behind, abandoned]
+
+    try:
+        if kind == "asyncio":
+            assert _loops.lost_of([]) == _loops.lost_of([waiting]) == []
+            assert _loops.lost_of([waiting, cancelled]) == [cancelled]
+            assert _loops.lost_of([waiting, left_behind]) == [left_behind]
+        else:
+            trio.run(in_trio)
+    finally:
+        live.close()

@@ -9,7 +9,7 @@ small function elsewhere is written out in them: each call costs a twentieth of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NoReturn, cast
 
 from ..errors import ChannelFull, MessageTooLarge
@@ -38,16 +38,15 @@ class Exchange:
         rules: Rules,
         new_waiter: Callable[[], Waiter],
         wake_soon: Callable[[Waiter], None],
-        is_lost: Callable[[Waiter], bool],
+        lost_of: Callable[[Sequence[Waiter]], list[Waiter]],
     ) -> None:
-        self.mailboxes = Mailboxes(rules, is_lost)
+        self.mailboxes = Mailboxes(rules, lost_of)
         self.by_name = self.mailboxes.by_name
         self.served = 1  # messages that were received so far, about
         self.next_beat = NEVER  # when something may be due
         self.session = object()  # another one after each shut()
         self._new_waiter = new_waiter
         self._wake_soon = wake_soon
-        self._is_lost = is_lost
         self._rules = rules
         self._expiry = rules.expiry
         self.accepted = self.mailboxes.accepted

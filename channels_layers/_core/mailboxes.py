@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -48,9 +48,9 @@ class Mailboxes:
     One that has carried messages stays, for its numbers, until it is empty, groupless and idle.
     """
 
-    def __init__(self, rules: Rules, is_lost: Callable[[Waiter], bool]) -> None:
+    def __init__(self, rules: Rules, lost_of: Callable[[Sequence[Waiter]], list[Waiter]]) -> None:
         self.rules = rules
-        self._is_lost = is_lost
+        self._lost_of = lost_of
         self.by_name: dict[str, Mailbox] = {}
         self.groups = Groups()
         self.accepted = Tally()
@@ -274,11 +274,12 @@ class Mailboxes:
 
     def take_back_lost(self, mailbox: Mailbox) -> None:
         """Take back what was granted to receivers whose loop closed before they resumed."""
-        for waiter in list(mailbox.granted):
-            if self._is_lost(waiter):
-                heir = mailbox.take_back(waiter)
-                if heir is not None:
-                    self.heirs.append(heir)
+        if not mailbox.granted:
+            return
+        for waiter in self._lost_of(list(mailbox.granted)):
+            heir = mailbox.take_back(waiter)
+            if heir is not None:
+                self.heirs.append(heir)
 
     def weigh(self, payload: bytes) -> Weight | None:
         """Count a large payload against the memory for messages; None when that is used up."""
@@ -443,9 +444,8 @@ class Mailboxes:
             else:
                 self._read_at.pop(name, None)
             return
-        for waiter in list(line.waiting):
-            if self._is_lost(waiter):
-                line.waiting.pop(waiter, None)
+        for waiter in self._lost_of(list(line.waiting)):
+            line.waiting.pop(waiter, None)
         if isinstance(line, Mailbox):
             self.take_back_lost(line)
             self._end_memberships(line, now)

@@ -7,6 +7,7 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from .. import _fork
@@ -177,7 +178,7 @@ class RedisBackend(Backend):
         """See `Backend.want`."""
         session = self._session
         if session is not None:
-            session.call(lambda: session.workers.want(channel, readers))
+            session.call(partial(session.workers.want, channel, readers))
 
     def give_back(self, channel: str, letters: Sequence[tuple[bytes, float]]) -> None:
         """See `Backend.give_back`."""

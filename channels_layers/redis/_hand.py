@@ -62,6 +62,7 @@ class Confirming:
 
     def __init__(self, held: list[Held]) -> None:
         self.held = held
+        self.command: Command | None = None  # which confirms them
         self.void: set[bytes] = set()  # ids of those that are to go back instead
 
 
@@ -147,6 +148,19 @@ class InFlight:
         self._confirming.setdefault(place, []).append(confirming)
         self._count(place[1], len(held))
         return confirming
+
+    def confirm_more(self, place: Place, held: list[Held]) -> bool:
+        """Let more be confirmed with what was not sent yet, if nothing goes back meanwhile."""
+        if place in self._returning:
+            return False
+        for confirming in self._confirming.get(place, ())[-1:]:
+            command = confirming.command
+            if command is not None and not command.is_sent:
+                confirming.held += held
+                command.words += tuple(one.id for one in held)
+                self._count(place[1], len(held))
+                return True
+        return False
 
     def end_confirming(self, place: Place, confirming: Confirming) -> None:
         """Note that it is."""

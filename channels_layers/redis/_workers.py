@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -19,19 +20,18 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core.names import non_local_part
 from ._hand import Held, InFlight, Origin, held_of
 from ._shards import ShardRing
+from ._spares import Spares, patience_s
 from ._tasks import begin, end
 
 if TYPE_CHECKING:
     from ..backend import Client
+    from ._command import Command
     from ._shard import Shard
 
 _GLANCE_S: Final = 0.2  # between two looks at the shards where it does not wait
 _SPREAD: Final = 0.2  # of the time between two rotations, so that workers do not move together
-_BACK_SOON_S: Final = 0.002  # in which a receiver that comes back finds the next message in hand
-
 _AT_ONCE: Final = 1000  # messages in one command
 _MOST_KNOWN: Final = 16_384  # messages whose origin is remembered
-_MOST_SERVED: Final = 1024  # names whose receivers may come back soon
 
 
 class Workers:
@@ -64,10 +64,8 @@ class Workers:
         self._asked: dict[str, int] = {}  # name -> messages that were asked for and did not come
         self._origins = origins
         self._flying = InFlight()
-        self._served_at: dict[str, float] = {}  # name -> when a receiver got its last message
-        self._eager: set[str] = set()  # names whose receiver came back soon the last time
-        self._spares: dict[str, tuple[Shard, Held]] = {}  # what it finds in hand the next time
-        self._fetching: set[str] = set()  # names for which one has been asked for
+        self._spares = Spares(time.monotonic)
+        self._fetching: dict[str, Command] = {}  # by name: what asks for more spares
         self._lively: set[str] = set()  # names of which something came since the last glance
         self._glancing: set[str] = set()  # names for which shards are being looked at
         self._task: asyncio.Task[None] | None = None
@@ -79,11 +77,13 @@ class Workers:
         """Hear how many receivers wait for `name`, a channel or "prefix.client!"."""
         if self._is_stopped:
             return
+        known = self._readers.get(name, 0)
+        if readers == known:
+            return
         if readers:
+            if readers > known:
+                self._spares.note_back(name)
             self._readers[name] = readers
-            if name in self._served_at:
-                is_soon = _now() - self._served_at.pop(name) < _BACK_SOON_S
-                (self._eager.add if is_soon else self._eager.discard)(name)
         else:
             self._readers.pop(name, None)
         self._ask(name)
@@ -91,8 +91,8 @@ class Workers:
 
     def start(self) -> None:
         """Go on in the running event loop with what is wanted."""
-        for name, (_, spare) in list(self._spares.items()):
-            self._return_spare(name, spare)
+        for index, spares in self._spares.take_all():
+            self._return(self._shards[index], spares)
         for name in self._asked:
             shard = self._shard_of(name)
             shard.start()
@@ -120,9 +120,9 @@ class Workers:
 
     def _ask(self, name: str) -> None:
         """Let the shard know how many more messages are wanted, or how many fewer."""
-        if name in self._spares and self._lack(name) > 0:
-            where, spare = self._spares.pop(name)
-            self._take(where, name, [spare])
+        if self._spares.count(name) and (lack := self._lack(name)) > 0:
+            index, spares = self._spares.take(name, lack)
+            self._take(self._shards[index], name, spares)
         shard = self._shard_of(name)
         asked = self._asked.get(name, 0)
         change = self._lack(name) - asked
@@ -203,17 +203,23 @@ class Workers:
         if not wanted:
             return
         place = (shard.index, name)
+        if not self._flying.confirm_more(place, wanted):
+            self._confirm(shard, name, wanted)
+        if self._spares.are_due(name) and not self._lack(name):
+            self._fetch_spares(shard, name)
+
+    def _confirm(self, shard: Shard, name: str, wanted: list[Held]) -> None:
+        place = (shard.index, name)
         confirming = self._flying.begin_confirming(place, wanted)
 
         def hand_over(confirmed: list[int] | None) -> None:
             self._flying.end_confirming(place, confirming)
-            found = confirmed or [0] * len(wanted)
-            sure = [held for held, is_ours in zip(wanted, found, strict=True) if is_ours]
+            found = confirmed or [0] * len(confirming.held)
+            sure = [held for held, is_ours in zip(confirming.held, found, strict=True) if is_ours]
             self._deliver(shard, name, sure, confirming.void)
 
-        shard.lane.post("confirm", *[held.id for held in wanted], then=hand_over)
-        if name in self._eager and not self._lack(name):
-            self._fetch_spare(shard, name)
+        ids = [held.id for held in wanted]
+        confirming.command = shard.lane.post("confirm", *ids, then=hand_over)
 
     def _deliver(self, shard: Shard, name: str, sure: list[Held], void: set[bytes]) -> None:
         late: list[Held] = []
@@ -224,7 +230,7 @@ class Workers:
             lifetime = shard.lifetime(held.expires_ms)
             is_late = bool(late) or held.id in void
             if not is_late and self._client.deliver(held.channel, held.payload, lifetime):
-                self._note_served(name)
+                self._spares.note_served(name)
                 left = self._readers.get(name, 0) - 1
                 if left > 0:
                     self._readers[name] = left
@@ -240,44 +246,47 @@ class Workers:
             self.give_back(channel, letters)
         self._ask(name)
 
-    # The next one, for a receiver that comes back soon
+    # The next ones, for receivers that come back soon
 
-    def _note_served(self, name: str) -> None:
-        if len(self._served_at) >= _MOST_SERVED:
-            self._served_at.clear()
-            self._eager.clear()
-        self._served_at[name] = _now()
-
-    def _fetch_spare(self, shard: Shard, name: str) -> None:
-        """Ask for the next message while one is confirmed."""
-        if name in self._spares or name in self._fetching or self._asked.get(name):
+    def _fetch_spares(self, shard: Shard, name: str) -> None:
+        """Ask for as many messages as are confirmed now, less those that are in hand."""
+        if self._asked.get(name):
             return
-        self._fetching.add(name)
         place = (shard.index, name)
+        lack = self._flying.coming(name) - self._spares.count(name)
+        asking = self._fetching.get(name)
+        if asking is not None:
+            if lack > asking.words[1] and not asking.is_sent:
+                asking.words = (name, lack)
+            return
+        if lack <= 0:
+            return
 
         def keep(result: list[Any] | None) -> None:
-            self._fetching.discard(name)
+            del self._fetching[name]
             found = [held_of(*entry) for entry in result or ()]
             good, late = self._flying.end_wish(place, wish, found)
+            lack = max(self._lack(name), 0)
+            good, spares = good[:lack], good[lack:]
+            if spares and not self._spares.keep(place, spares):
+                late += spares
+                spares = []
             if late:
                 self._return(shard, late)
-            if good and self._lack(name) > 0:
+            if good:
                 self._take(shard, name, good)
-            elif good:
-                self._spares[name] = shard, good[0]
+            if spares:
                 loop = asyncio.get_running_loop()
-                loop.call_later(_BACK_SOON_S, self._return_spare, name, good[0])
+                loop.call_later(patience_s(spares), self._return_spares, shard, name, spares)
 
-        command = shard.lane.post("glance", name, 1, then=keep)
+        command = self._fetching[name] = shard.lane.post("glance", name, lack, then=keep)
         wish = self._flying.begin_wish(place, command, is_glance=True)
 
-    def _return_spare(self, name: str, spare: Held) -> None:
+    def _return_spares(self, shard: Shard, name: str, spares: list[Held]) -> None:
         """Let others have what nobody has come for."""
-        shard, held = self._spares.get(name, (None, None))
-        if shard is not None and held is spare:
-            del self._spares[name]
-            self._eager.discard(name)
-            self._return(shard, [spare])
+        left = self._spares.take_of(name, spares)
+        if left:
+            self._return(shard, left)
 
     # Going back
 
@@ -325,10 +334,7 @@ class Workers:
                 begun.append((place, returning))
                 self._note_asked(name, self._asked.get(name, 0) - len(early))
                 newer += early
-                where, spare = self._spares.get(name, (None, None))
-                if where is shard and spare is not None and spare.order > order:
-                    del self._spares[name]
-                    newer.append(spare)
+                newer += self._spares.take_newer(place, order)
 
         def back(last: Any) -> None:
             for place, returning in begun:
@@ -420,8 +426,7 @@ class Workers:
     def restore(self, shard: Shard) -> None:
         """Make wishes known again to a shard that has lost them."""
         self._flying.forget(shard.index)
-        for name in [name for name, (where, _) in self._spares.items() if where is shard]:
-            del self._spares[name]
+        self._spares.forget(shard.index)
         names = [name for name in self._asked if self._shard_of(name) is shard]
         for name in names:
             self._asked.pop(name)
@@ -437,10 +442,6 @@ class Workers:
         """End in this event loop; return as `stop`."""
         task, self._task = self._task, None
         return end(task)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _names_of(channel: str) -> Iterable[str]:

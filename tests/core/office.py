@@ -21,7 +21,7 @@ class Office:
             LayerOptions(**options).rules(),
             partial(next, count(1)),
             self.woken.append,
-            self.lost.__contains__,
+            lambda waiters: [waiter for waiter in waiters if waiter in self.lost],
         )
         self.mailboxes = self.exchange.mailboxes
 

@@ -354,8 +354,9 @@ def test_calls_at_one_time_keep_their_order_over_several_shards(shards):
         asyncio.run(main([proxy.url for proxy in proxies]))
 
 
-def test_a_worker_that_becomes_busy_sits_on_no_message(server):
-    """It came back at once each time, and so had the next message in hand; others get it."""
+@pytest.mark.parametrize("tasks", [1, 5])
+def test_a_worker_that_becomes_busy_sits_on_no_message(server, tasks):
+    """Its tasks came back at once each time, and so had messages in hand; others get them."""
 
     async def main():
         async with AsyncExitStack() as stack:
@@ -364,7 +365,13 @@ def test_a_worker_that_becomes_busy_sits_on_no_message(server):
                 for number in range(30):
                     await sender.send("jobs", {"n": number})
                 taken = 10 + round_ % 7
-                got = [(await eager.receive("jobs"))["n"] for _ in range(taken)]
+                left, got = iter(range(taken)), []
+
+                async def work(left=left, got=got):
+                    for _ in left:
+                        got.append((await eager.receive("jobs"))["n"])
+
+                await asyncio.gather(*(work() for _ in range(tasks)))
                 rest = [(await other.receive("jobs"))["n"] for _ in range(30 - taken)]
                 assert got == list(range(taken))
                 assert sorted(rest) == list(range(taken, 30))

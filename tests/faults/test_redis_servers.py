@@ -265,23 +265,28 @@ def test_a_killed_process_leaves_nothing_and_loses_nothing_for_others(server):
     at_last(lambda: not server.keys(), "all keys end with their time")
 
 
-async def work(report, url):
+async def work(report, url, tasks):
     """Take messages, and note each one before the next."""
     layer = RedisChannelLayer(url, "test", lease=1, capacity=10_000)
-    while True:
-        report.tell((await layer.receive("jobs"))["n"])
+
+    async def take_and_tell():
+        while True:
+            report.tell((await layer.receive("jobs"))["n"])
+
+    await asyncio.gather(*(take_and_tell() for _ in range(tasks)))
 
 
-def test_killed_workers_lose_only_what_they_handed_over(server, is_long):
+@pytest.mark.parametrize("tasks", [1, 5])
+def test_killed_workers_lose_only_what_they_handed_over(server, tasks):
     """Each message comes to one of them; those that a killed one had not told come to others."""
-    workers = [Process(work, server.url) for _ in range(3)]
+    workers = [Process(work, server.url, tasks) for _ in range(3)]
 
     async def main():
         got, killed = [], 0
         async with RedisChannelLayer(server.url, "test", capacity=10_000) as layer:
             for number in range(600):
                 await layer.send("jobs", {"n": number})
-            while len(got) < 600 - killed:
+            while len(got) < 600 - killed * tasks:
                 for worker in workers:
                     with suppress(AssertionError):
                         got.append(worker.told(0.01))
@@ -289,7 +294,7 @@ def test_killed_workers_lose_only_what_they_handed_over(server, is_long):
                     os.kill(workers[killed].pid, signal.SIGKILL)
                     killed += 1
         assert len(got) == len(set(got))
-        assert len(got) >= 600 - killed
+        assert len(got) >= 600 - killed * tasks
 
     asyncio.run(main())
     for worker in workers:
