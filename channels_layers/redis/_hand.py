@@ -63,6 +63,7 @@ class Confirming:
     def __init__(self, held: list[Held]) -> None:
         self.held = held
         self.command: Command | None = None  # which confirms them
+        self.is_full = False  # what comes now is for another command
         self.void: set[bytes] = set()  # ids of those that are to go back instead
 
 
@@ -150,12 +151,10 @@ class InFlight:
         return confirming
 
     def confirm_more(self, place: Place, held: list[Held]) -> bool:
-        """Let more be confirmed with what was not sent yet, if nothing goes back meanwhile."""
-        if place in self._returning:
-            return False
+        """Let more be confirmed with what was not sent yet, unless something goes back after it."""
         for confirming in self._confirming.get(place, ())[-1:]:
             command = confirming.command
-            if command is not None and not command.is_sent:
+            if command is not None and not (command.is_sent or confirming.is_full):
                 confirming.held += held
                 command.words += tuple(one.id for one in held)
                 self._count(place[1], len(held))
@@ -176,6 +175,7 @@ class InFlight:
         for wish in self._wishes.get(place, ()):
             wish.newest = min(wish.newest, order)
         for confirming in self._confirming.get(place, ()):
+            confirming.is_full = True
             newer = {held.id for held in confirming.held if held.order > order}
             self._count(place[1], -len(newer - confirming.void))
             confirming.void |= newer

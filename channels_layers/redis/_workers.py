@@ -195,11 +195,11 @@ class Workers:
             self._take(shard, name, found)
 
     def _take(self, shard: Shard, name: str, found: list[Held]) -> None:
-        """Confirm what receivers wait for; the others shall have the rest."""
+        """Confirm what receivers wait for; the others shall have the rest, be it after a while."""
         room = max(self._lack(name), 0)
         wanted, surplus = found[:room], found[room:]
         if surplus:
-            self._return(shard, surplus)
+            self._keep_spares(shard, name, surplus)
         if not wanted:
             return
         place = (shard.index, name)
@@ -266,21 +266,21 @@ class Workers:
             del self._fetching[name]
             found = [held_of(*entry) for entry in result or ()]
             good, late = self._flying.end_wish(place, wish, found)
-            lack = max(self._lack(name), 0)
-            good, spares = good[:lack], good[lack:]
-            if spares and not self._spares.keep(place, spares):
-                late += spares
-                spares = []
             if late:
                 self._return(shard, late)
             if good:
                 self._take(shard, name, good)
-            if spares:
-                loop = asyncio.get_running_loop()
-                loop.call_later(patience_s(spares), self._return_spares, shard, name, spares)
 
         command = self._fetching[name] = shard.lane.post("glance", name, lack, then=keep)
         wish = self._flying.begin_wish(place, command, is_glance=True)
+
+    def _keep_spares(self, shard: Shard, name: str, spares: list[Held]) -> None:
+        """Keep messages for a while, if receivers are likely to come for them."""
+        if self._spares.are_due(name) and self._spares.keep((shard.index, name), spares):
+            loop = asyncio.get_running_loop()
+            loop.call_later(patience_s(spares), self._return_spares, shard, name, spares)
+        else:
+            self._return(shard, spares)
 
     def _return_spares(self, shard: Shard, name: str, spares: list[Held]) -> None:
         """Let others have what nobody has come for."""
