@@ -57,6 +57,7 @@ class LocalClient:
         self._shares_capacity = inside.options.capacity_scope == "process"
         self.ledger = Ledger(client_id, is_shared=self._shares_capacity, tells_later=tells_later)
         self.adrift = adrift
+        self.demanding = threading.RLock()
         if keeps_accounts:
             self._exchange.keep_ledger(self.ledger)
         self._is_left = False

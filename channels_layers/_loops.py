@@ -104,6 +104,15 @@ def wake(waiters: Iterable[LoopWaiter]) -> list[LoopWaiter]:
     return lost
 
 
+def wake_behind(waiter: LoopWaiter, others: Iterable[LoopWaiter]) -> list[LoopWaiter]:
+    """Let `waiter` go on after `others`, which another thread may be waking; return as `wake`."""
+    is_here = isinstance(waiter, _Future) and waiter.get_loop() is _running_loop()
+    if is_here and any(isinstance(other, _Future) and not other.done() for other in others):
+        wake_soon(waiter)  # that thread's calls stand in the same queue
+        return []
+    return wake((waiter,))
+
+
 def wake_one(waiter: LoopWaiter) -> None:
     """Let `waiter` go on, if it can."""
     if isinstance(waiter, _Future) and waiter.get_loop() is _running_loop():

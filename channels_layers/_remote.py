@@ -284,12 +284,13 @@ class Remote:
         for line in sorted(lines, key=_last_served):  # who was served last is asked for last
             if self.owns(line.name):
                 continue
-            with self._lock:
-                readers = len(line.waiting)
-                surplus = self._exchange.take_surplus(line, self._clock())
-            for channel, letters in surplus:
-                self._backend.give_back(channel, letters)
-            self._backend.want(line.name, readers)
+            with self.client.demanding:  # or the backend could hear an older number last
+                with self._lock:
+                    readers = len(line.waiting)
+                    surplus = self._exchange.take_surplus(line, self._clock())
+                for channel, letters in surplus:
+                    self._backend.give_back(channel, letters)
+                self._backend.want(line.name, readers)
 
     # Groups
 

@@ -12,6 +12,7 @@ out their messages one by one to clients that want them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from ._core.ledger import Ledger
@@ -31,6 +32,14 @@ class Client(Protocol):
     @property
     def id(self) -> str:
         """The client id in the names of its process-specific channels."""
+        ...
+
+    @property
+    def demanding(self) -> AbstractContextManager[object]:
+        """A lock that is held while a backend is told of receivers, by `want` and `give_back`.
+
+        A backend that hands over in a thread of its own holds it as well, to have heard of all.
+        """
         ...
 
     def deliver(self, channel: str, payload: bytes, lifetime: float) -> bool:

@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -21,7 +22,7 @@ from ._core.messages import Message
 from ._core.names import check_channel, check_group, check_prefix, client_of
 from ._core.patience import Asking
 from ._core.statistics import Dropped, Statistics
-from ._loops import LoopWaiter, abandon, lost_of, new_waiter, pause, wake, wake_soon
+from ._loops import LoopWaiter, abandon, lost_of, new_waiter, pause, wake, wake_behind, wake_soon
 from ._remote import Opened, Remote
 from .codecs.msgpack import decode, encode
 from .errors import (
@@ -627,10 +628,14 @@ class ChannelLayer:
             # holds the lock. Whoever wants to wake the waiter finds the mark.
             abandon(place.waiter)
             return
-        with self._lock:
-            heir = self._exchange.leave(place, self._clock())
-        if heir is not None:
-            self._wake((heir,))
+        # What a backend's thread hands over meanwhile is woken before the heir, or not at all yet.
+        with nullcontext() if self._remote is None else self._remote.client.demanding:
+            with self._lock:
+                heir = self._exchange.leave(place, self._clock())
+            if heir is not None and place.mailbox is not None:
+                others = [waiter for waiter in list(place.mailbox.granted) if waiter is not heir]
+                if lost := wake_behind(heir, others):
+                    self._bury(lost)
         if self._remote is not None:
             self._remote.demand(place.lines)
 

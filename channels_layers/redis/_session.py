@@ -85,7 +85,7 @@ class Session:
         ]
         self.indices = range(len(self.shards))
         self.home = self.shards[home]
-        self.workers = Workers(client, self.shards, self.ring, rotation, origins)
+        self.workers = Workers(client, self.shards, self.ring, rotation, origins, self._make_calls)
         self.credit = Credit(client, self.home.lane.hurry)
         self.leases = Leases(client, self.shards, ring, options, self._show)
         self.line = Line(self.call, self.seconds)

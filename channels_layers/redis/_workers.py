@@ -14,7 +14,7 @@ import asyncio
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.names import non_local_part
@@ -44,6 +44,7 @@ class Workers:
         ring: ShardRing,
         rotation: float,
         origins: OrderedDict[int, Origin],
+        hear_others: Callable[[], None],
     ) -> None:
         """Begin with no wishes.
 
@@ -54,6 +55,7 @@ class Workers:
             rotation: Seconds after which receivers wait on another shard.
             origins: By the identity of a payload, where it came from; of all the sessions of a
                 layer, since one may give back what another was given.
+            hear_others: Does what other threads have asked for.
         """
         self._client = client
         self._shards = shards
@@ -63,6 +65,7 @@ class Workers:
         self._readers: dict[str, int] = {}  # name -> receivers that wait, and have nothing yet
         self._asked: dict[str, int] = {}  # name -> messages that were asked for and did not come
         self._origins = origins
+        self._hear_others = hear_others
         self._flying = InFlight()
         self._spares = Spares(time.monotonic)
         self._fetching: dict[str, Command] = {}  # by name: what asks for more spares
@@ -205,7 +208,7 @@ class Workers:
         place = (shard.index, name)
         if not self._flying.confirm_more(place, wanted):
             self._confirm(shard, name, wanted)
-        if self._spares.are_due(name) and not self._lack(name):
+        if self._may_spare(name) and not self._lack(name):
             self._fetch_spares(shard, name)
 
     def _confirm(self, shard: Shard, name: str, wanted: list[Held]) -> None:
@@ -213,17 +216,20 @@ class Workers:
         confirming = self._flying.begin_confirming(place, wanted)
 
         def hand_over(confirmed: list[int] | None) -> None:
-            self._flying.end_confirming(place, confirming)
-            found = confirmed or [0] * len(confirming.held)
-            sure = [held for held, is_ours in zip(confirming.held, found, strict=True) if is_ours]
-            self._deliver(shard, name, sure, confirming.void)
+            with self._client.demanding:
+                self._hear_others()  # what they give back makes void what is newer
+                self._flying.end_confirming(place, confirming)
+                found = confirmed or [0] * len(confirming.held)
+                both = zip(confirming.held, found, strict=True)
+                sure = [held for held, is_ours in both if is_ours]
+                self._deliver(shard, name, sure, confirming.void)
 
         ids = [held.id for held in wanted]
         confirming.command = shard.lane.post("confirm", *ids, then=hand_over)
 
     def _deliver(self, shard: Shard, name: str, sure: list[Held], void: set[bytes]) -> None:
         late: list[Held] = []
-        if sure and self._is_spread(name):
+        if sure and len(self._shards) > 1 and self._is_spread(name):
             self._lively.add(name)
         for held in sure:
             self._note_origin(shard, held)
@@ -247,6 +253,10 @@ class Workers:
         self._ask(name)
 
     # The next ones, for receivers that come back soon
+
+    def _may_spare(self, name: str) -> bool:
+        """Say whether to have more in hand; not where readers may follow each other, in order."""
+        return self._is_spread(name) and self._spares.are_due(name)
 
     def _fetch_spares(self, shard: Shard, name: str) -> None:
         """Ask for as many messages as are confirmed now, less those that are in hand."""
@@ -276,7 +286,7 @@ class Workers:
 
     def _keep_spares(self, shard: Shard, name: str, spares: list[Held]) -> None:
         """Keep messages for a while, if receivers are likely to come for them."""
-        if self._spares.are_due(name) and self._spares.keep((shard.index, name), spares):
+        if self._may_spare(name) and self._spares.keep((shard.index, name), spares):
             loop = asyncio.get_running_loop()
             loop.call_later(patience_s(spares), self._return_spares, shard, name, spares)
         else:
@@ -362,6 +372,7 @@ class Workers:
         moves_at = loop.time() + self._next_rotation()
         while True:
             await asyncio.sleep(_GLANCE_S)
+            self._lively &= self._readers.keys()
             names = [name for name in self._readers if self._is_spread(name)]
             if not names:
                 continue
