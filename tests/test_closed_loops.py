@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from pathlib import Path
 
 import anyio
@@ -95,3 +96,60 @@ def test_lost_receivers_are_told_from_those_that_wait(kind):
             trio.run(in_trio)
     finally:
         live.close()
+
+
+@pytest.mark.parametrize("is_due", [True, False])
+def test_an_heir_is_woken_behind_those_whom_another_thread_wakes(is_due):
+    order = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        first, heir = loop.create_future(), loop.create_future()
+        for name, waiter in (("first", first), ("heir", heir)):
+            waiter.add_done_callback(lambda _, name=name: order.append(name))
+        if is_due:
+            thread = threading.Thread(target=_loops.wake, args=((first,),))
+            thread.start()
+            thread.join()
+        assert _loops.wake_behind(heir, [first]) == []
+        assert heir.done() is False  # in the same queue
+        if not is_due:
+            first.set_result(None)
+        await asyncio.gather(first, heir)
+
+    asyncio.run(main())
+    assert order == ["first", "heir"]
+
+
+def test_an_heir_of_nobody_else_is_woken_at_once_or_lost():
+    async def main():
+        loop = asyncio.get_running_loop()
+        woken, heir, lost = [loop.create_future() for _ in range(3)]
+        woken.set_result(None)
+        lost.cancel()
+        assert _loops.wake_behind(heir, [woken]) == []
+        assert heir.done()
+        assert _loops.wake_behind(lost, [woken]) == [lost]
+
+    asyncio.run(main())
+
+
+def test_a_backend_hears_of_receivers_in_their_order():
+    """Whatever thread they are of: the number is told while nobody else can tell another one."""
+
+    async def main():
+        clients = Clients("switchboard")
+        async with clients.layer as layer:
+            told, want = [], layer._backend.want
+
+            def noting(channel, readers):
+                told.append((readers, layer._remote.client.demanding._is_owned()))
+                want(channel, readers)
+
+            layer._backend.want = noting
+            async with line(layer, "jobs", "jobs"):
+                pass
+            assert {readers for readers, _ in told} >= {0, 1}
+            assert all(is_held for _, is_held in told)
+
+    anyio.run(main)

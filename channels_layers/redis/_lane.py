@@ -50,6 +50,7 @@ class Lane:
         enter: Callable[[], Awaitable[Link]],
         extra: Callable[[], Iterable[Command]],
         seen: Callable[[int, int], None],
+        loop_ends: Callable[[], None],
     ) -> None:
         """Begin with nothing to do.
 
@@ -61,6 +62,7 @@ class Lane:
             enter: Connects, and makes this client known; see `Shard.enter`.
             extra: Returns commands that go with the next batch, after `hurry`.
             seen: Is called with the server's time and count of changes after each batch.
+            loop_ends: Queues what must be said before the event loop ends.
         """
         self.label = label
         self.era = ""
@@ -72,6 +74,7 @@ class Lane:
         self._seconds = seconds
         self._enter = enter
         self._seen = seen
+        self._loop_ends = loop_ends
         self._pending = Pending(label, seconds, extra, self._later)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -321,8 +324,15 @@ class Lane:
                     self._pending.fail(ServerSilent(self.label, repr(exc)))
                     await self._disconnect()
         except asyncio.CancelledError:
+            if self._task is asyncio.current_task():  # and not paused or stopped
+                self.say_last()
             await self._disconnect()
             raise
+
+    def say_last(self) -> None:
+        """Send what must be said before the event loop ends, be it that nobody hears the answer."""
+        self._loop_ends()
+        self._send_now()
 
     def _is_superseded(self) -> bool:
         """Whether the running task is an old one: all but its own link is another loop's now."""

@@ -167,6 +167,8 @@ class Session:
         except asyncio.CancelledError:
             if not self.is_closing and self._guard is asyncio.current_task():
                 self._is_leaving = True
+                for shard in self.shards:
+                    shard.lane.say_last()
                 tasks = [*self.workers.pause(), *self.leases.stop()]
                 self.credit.stop()
                 for shard in self.shards:
@@ -264,6 +266,11 @@ class Session:
     def given(self, shard: Shard, entries: list[Any]) -> None:
         """Take messages of channels that no client owns."""
         self.workers.given(shard, entries)
+
+    def loop_ends(self) -> None:
+        """Let others have what is in hand, since nobody may come for it any more."""
+        if not self.is_closing:
+            self.workers.return_spares()
 
     def restore(self, shard: Shard, state: str) -> None:
         """Make known again what the shard has lost."""

@@ -40,6 +40,10 @@ class Host(Protocol):
         """Make known again what the shard has lost."""
         ...
 
+    def loop_ends(self) -> None:
+        """Say what must be said before the event loop of the home ends."""
+        ...
+
     def entered(self, shard: Shard) -> None:
         """Act when the shard knows nothing of this client, be it that others have told of it."""
         ...
@@ -95,6 +99,7 @@ class Shard:
             self._enter,
             lambda: extra(self),
             self._see,
+            host.loop_ends,
         )
 
     def start(self) -> None:

@@ -94,8 +94,7 @@ class Workers:
 
     def start(self) -> None:
         """Go on in the running event loop with what is wanted."""
-        for index, spares in self._spares.take_all():
-            self._return(self._shards[index], spares)
+        self.return_spares()
         for name in self._asked:
             shard = self._shard_of(name)
             shard.start()
@@ -291,6 +290,11 @@ class Workers:
             loop.call_later(patience_s(spares), self._return_spares, shard, name, spares)
         else:
             self._return(shard, spares)
+
+    def return_spares(self) -> None:
+        """Let others have all that is in hand for receivers that come back soon."""
+        for index, spares in self._spares.take_all():
+            self._return(self._shards[index], spares)
 
     def _return_spares(self, shard: Shard, name: str, spares: list[Held]) -> None:
         """Let others have what nobody has come for."""

@@ -393,6 +393,51 @@ def test_what_an_eager_worker_had_in_hand_comes_back_when_its_loop_ends(server):
     asyncio.run(main())
 
 
+def test_what_a_worker_had_in_hand_is_there_for_others_when_its_loop_has_ended(server):
+    """Its process lives on, without closing the layer or using it again."""
+    layers = []
+
+    async def work(layer, tasks):
+        got = []
+
+        async def take():
+            got.extend([(await layer.receive("jobs"))["n"] for _ in range(4)])
+
+        await asyncio.gather(*(take() for _ in range(tasks)))
+        return got
+
+    async def main():
+        async with RedisChannelLayer(server.url, "test") as other:
+            for round_ in range(10):
+                for number in range(60):
+                    await other.send("jobs", {"n": number})
+                layers.append(RedisChannelLayer(server.url, "test"))
+                got = await asyncio.to_thread(asyncio.run, work(layers[-1], 1 + round_))
+                session = layers[-1]._backend._session
+                assert session.workers._spares.take_all() == []
+                async with asyncio.timeout(60):
+                    rest = [(await other.receive("jobs"))["n"] for _ in range(60 - len(got))]
+                assert sorted(got + rest) == list(range(60))
+        for layer in layers:
+            await layer.close()
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_follows_another_one_finds_all_in_order(server):
+    async def main():
+        async with AsyncExitStack() as stack:
+            sender, one, other = await opened(stack, server.url, 3)
+            channel = await sender.new_channel("body?")
+            for number in range(90):
+                await sender.send(channel, {"n": number})
+            readers = [one, other, one, other, one, other]
+            got = [(await reader.receive(channel))["n"] for reader in readers for _ in range(15)]
+            assert got == list(range(90))
+
+    asyncio.run(main())
+
+
 def work_a_while(url, messages):
     """Take some messages as fast as possible, and leave without closing, then close elsewhere."""
     layer = RedisChannelLayer(url, "test")
