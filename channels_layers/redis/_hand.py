@@ -161,6 +161,18 @@ class InFlight:
                 return True
         return False
 
+    def void_all(self) -> None:
+        """Let no receiver have what is being confirmed now."""
+        for place, confirmings in self._confirming.items():
+            for confirming in confirmings:
+                self._void(place, confirming, confirming.held)
+
+    def _void(self, place: Place, confirming: Confirming, held: list[Held]) -> None:
+        ids = {one.id for one in held}
+        self._count(place[1], -len(ids - confirming.void))
+        confirming.void |= ids
+        confirming.is_full = True
+
     def end_confirming(self, place: Place, confirming: Confirming) -> None:
         """Note that it is."""
         _remove(self._confirming, place, confirming)
@@ -175,10 +187,8 @@ class InFlight:
         for wish in self._wishes.get(place, ()):
             wish.newest = min(wish.newest, order)
         for confirming in self._confirming.get(place, ()):
-            confirming.is_full = True
-            newer = {held.id for held in confirming.held if held.order > order}
-            self._count(place[1], -len(newer - confirming.void))
-            confirming.void |= newer
+            newer = [held for held in confirming.held if held.order > order]
+            self._void(place, confirming, newer)
         return returning, self._take_early(place, lambda held: held.order > order)
 
     def end_returning(

@@ -11,6 +11,7 @@ from ._memberships import Memberships
 from ._progress import Progress
 from ._questions import Questions
 from ._shard import Shard
+from ._workers import Workers
 
 _logger = logging.getLogger("channels_layers")
 
@@ -25,12 +26,14 @@ class Inbox:
         credit: Credit,
         memberships: Memberships,
         questions: Questions,
+        workers: Workers,
     ) -> None:
         self._client = client
         self._progress = progress
         self._credit = credit
         self._memberships = memberships
         self._questions = questions
+        self._workers = workers
 
     def came_in(self, shard: Shard, entries: list[Any]) -> None:
         """Take what came into the inbox, which is on this shard."""
@@ -89,5 +92,6 @@ class Inbox:
         shard.generation = generation
         self._client.forget()
         self._credit.forget()
+        self._workers.flushed()
         self._memberships.flushed(flush_id, shard.index)
         shard.lane.post("seen", generation)

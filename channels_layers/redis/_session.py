@@ -95,7 +95,9 @@ class Session:
         self.progress = Progress(self.home)
         self.memberships = Memberships(client, ring, options, [*self.indices], self.use)
         self.questions = Questions(client, ring, self.use)
-        self.inbox = Inbox(client, self.progress, self.credit, self.memberships, self.questions)
+        self.inbox = Inbox(
+            client, self.progress, self.credit, self.memberships, self.questions, self.workers
+        )
         self._calls: deque[Callable[[], None]] = deque()  # of other threads, for the home
         self._drift = drift
         self._is_gap_due = False

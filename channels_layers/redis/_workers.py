@@ -368,6 +368,11 @@ class Workers:
             self._origins.popitem(last=False)
         self._origins[id(held.payload)] = Origin(shard.index, held.generation, held.order)
 
+    def flushed(self) -> None:
+        """Let go of what is in hand, and of what other shards are about to confirm."""
+        self._flying.void_all()
+        self.return_spares()
+
     # Several shards
 
     async def _move_on(self) -> None:

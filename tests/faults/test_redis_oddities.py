@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, ExitStack, suppress
 import pytest
 from redis_layers import opened, repeated
 from redis_proxy import Proxy
+from redis_traffic import until
 
 from channels_layers import BackendTimeout, BackendUnavailable, RedisChannelLayer
 from channels_layers._turns import NoTurn
@@ -114,6 +115,38 @@ def test_a_client_whose_home_is_down_does_all_that_needs_no_home(shards):
             async with RedisChannelLayer(shards.hosts, "test", timeout=1) as layer:
                 await layer.send("jobs", {"n": 1})
                 assert await layer.receive("jobs") == {"n": 1}
+
+    asyncio.run(main())
+
+
+def test_what_one_shard_confirmed_before_a_flush_is_not_delivered_after_it(shards):
+    """Its answer comes late, and the flush is told by another shard."""
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            urls = [server.url for server in shards.servers]
+            here, there = await opened(stack, urls, 2)
+            session = there._backend._session
+            await asyncio.gather(*session.leases.stop(), return_exceptions=True)
+            names = (f"body?{number}" for number in range(100))
+            channel = next(
+                name for name in names if session.route(name).shard != session.home.index
+            )
+            shard = session.shards[session.route(channel).shard]
+            reading = asyncio.create_task(there.receive(channel))
+            server = shards.servers[shard.index]
+            await until(lambda: server.keys(f"*want:{session.client.id}"), "it waits")
+            await until(lambda: not shard.lane.is_busy, "it has heard so")
+            transport = shard.lane.link._wire._transport
+            transport.pause_reading()
+            await here.send(channel, {"n": 1})
+            (given,) = await until(lambda: server.keys(f"*sub:{session.client.id}"), "it is given")
+            await until(lambda: server.ints("XLEN", given) == 0, "it is confirmed")
+            await here.flush()
+            transport.resume_reading()
+            await until(lambda: not shard.lane.is_busy, "it has heard that")
+            await here.send(channel, {"n": 2})
+            assert await reading == {"n": 2}
 
     asyncio.run(main())
 
