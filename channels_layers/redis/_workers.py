@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.names import non_local_part
-from ._hand import Held, InFlight, Origin, held_of
+from ._hand import Held, InFlight, Origin, Wish, held_of
 from ._shards import ShardRing
 from ._spares import Spares, patience_s
 from ._tasks import begin, end
@@ -273,12 +273,7 @@ class Workers:
 
         def keep(result: list[Any] | None) -> None:
             del self._fetching[name]
-            found = [held_of(*entry) for entry in result or ()]
-            good, late = self._flying.end_wish(place, wish, found)
-            if late:
-                self._return(shard, late)
-            if good:
-                self._take(shard, name, good)
+            self._take_glanced(shard, name, wish, result)
 
         command = self._fetching[name] = shard.lane.post("glance", name, lack, then=keep)
         wish = self._flying.begin_wish(place, command, is_glance=True)
@@ -430,16 +425,20 @@ class Workers:
         place = (shard.index, name)
 
         def take(result: list[Any] | None) -> None:
-            found = [held_of(*entry) for entry in result or ()]
-            good, late = self._flying.end_wish(place, wish, found)
-            if late:
-                self._return(shard, late)
-            if good:
-                self._take(shard, name, good)
+            self._take_glanced(shard, name, wish, result)
             self._glance(name, rest)
 
         command = shard.lane.post("glance", name, wanted, then=take)
         wish = self._flying.begin_wish(place, command, is_glance=True)
+
+    def _take_glanced(self, shard: Shard, name: str, wish: Wish, result: list[Any] | None) -> None:
+        """Take what a glance has found, but for what must go back."""
+        found = [held_of(*entry) for entry in result or ()]
+        good, late = self._flying.end_wish((shard.index, name), wish, found)
+        if late:
+            self._return(shard, late)
+        if good:
+            self._take(shard, name, good)
 
     # Coming back
 

@@ -499,6 +499,11 @@ async def count_of(layer):
     return (await layer.statistics())["messages_count"]
 
 
+async def until_counted(layer, number):
+    while await count_of(layer) != number:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
 def living(server):
     """Return how many clients the server takes for alive."""
     return server.ints("HLEN", *server.keys("*:beats"))
@@ -510,8 +515,7 @@ def test_what_a_killed_client_has_counted_stays(server):
 
     async def main():
         async with RedisChannelLayer(server.url, "test", lease=1) as layer:
-            while await count_of(layer) != 3:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until_counted(layer, 3)
             counting.kill()
             while living(server) > 1:
                 assert await count_of(layer) == 3
@@ -528,8 +532,7 @@ def test_what_a_client_has_counted_that_was_taken_for_dead_is_counted_once(serve
 
     async def main():
         async with RedisChannelLayer(server.url, "test", lease=1) as layer:
-            while await count_of(layer) != 3:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until_counted(layer, 3)
             counting.stop()
             await until(lambda: living(server) == 1, "it is taken for dead")
             counting.go_on()
