@@ -18,7 +18,7 @@ from ..errors import BackendUnavailable, ChannelFull
 from ..guarantees import Guarantees
 from ..options import LayerOptions
 from ..statistics import Statistics, add_up
-from ._broadcast import Broadcast, Spread
+from ._broadcast import SLACK, Broadcast, Spread
 from ._errors import ServerSilent
 from ._flush import flush
 from ._hand import Origin
@@ -30,7 +30,6 @@ from ._shard import Setup, Shard
 from ._shards import ShardRing
 
 _IN_TIME: Final = 0.9  # of the time for a call, so that the error says what was wrong
-_SLACK: Final = 0.05  # of the time of a call: how long to wait for the home's word at its end
 _GLANCED_S: Final = 0.3  # in which `Workers` have looked at all shards
 
 
@@ -293,7 +292,7 @@ class RedisBackend(Backend):
 
         await session.in_turn(shard.lane, *words, then=changed, ends_at=ends_at)
         if owner and owner != client.id and not is_here:
-            await telling.arrived(ends_at + session.seconds * _SLACK)
+            await telling.arrived(ends_at + session.seconds * SLACK)
 
     async def group_send(self, group: str, payload: bytes) -> None:
         """See `Backend.group_send`."""

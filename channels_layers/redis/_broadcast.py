@@ -15,6 +15,7 @@ from ._errors import ServerSilent, ServerUnavailable
 from ._session import Session
 from ._shards import ShardRing
 
+SLACK: Final = 0.05  # of the time of a call: how long to wait for the home's word at its end
 _MOST_KNOWN: Final = 256  # groups whose clients by shard are remembered
 
 

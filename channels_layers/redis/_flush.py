@@ -13,13 +13,12 @@ import anyio
 
 from .._loops import new_waiter
 from ..errors import BackendUnavailable
-from ._broadcast import Spread
+from ._broadcast import SLACK, Spread
 from ._session import Session
 from ._shard import Shard
 
 _HEARD_S: Final = 1.0  # how long to wait for clients to hear of it; they hear it anyway
 _POLL_S: Final = 0.005
-_SLACK: Final = 0.05  # of the time of a call: how long to wait for the home's word at its end
 
 
 async def flush(session: Session) -> None:
@@ -44,7 +43,7 @@ async def flush(session: Session) -> None:
             flushing.end()
 
         session.call(begin)
-        await flushing.arrived(ends_at + session.seconds * _SLACK)
+        await flushing.arrived(ends_at + session.seconds * SLACK)
     ends_at = min(ends_at, time.monotonic() + _HEARD_S)
     for shard in session.shards:
         with contextlib.suppress(BackendUnavailable):
